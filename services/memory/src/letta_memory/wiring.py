@@ -37,6 +37,7 @@ from letta_memory.domain.passages import Passages, PassageStore
 from letta_memory.domain.pruning import PruneOptions, Pruner, PruneStore
 from letta_memory.domain.reading.agent_files import AgentFiles, AgentFileStore, GrepLimits
 from letta_memory.domain.reading import Reader, ReadingStore
+from letta_memory.domain.reading import FileReader, ReadingStore
 from letta_memory.domain.search_index import LateConversations, SearchIndexStore, SearchKeeper
 from letta_memory.domain.uploads import Uploads, UploadStore
 from letta_memory.servicers.agent_files import AgentFileServicer
@@ -53,8 +54,10 @@ from letta_memory.store.archives import SqlArchiveStore
 from letta_memory.store.block_history.revisions import SqlBlockHistoryStore
 from letta_memory.store.blocks import SqlBlockStore
 from letta_memory.store.contexts import SqlContextStore
-from letta_memory.store.files import SqlFileStore
-from letta_memory.store.folders import SqlFolderStore
+from letta_memory.store.files.files import SqlFileStore
+from letta_memory.store.files.folders import SqlFolderStore
+from letta_memory.store.files.reading import SqlReadingStore
+from letta_memory.store.files.uploads import SqlUploadStore
 from letta_memory.store.messages import SqlMessageStore
 from letta_memory.store.passages import SqlPassageStore
 from letta_memory.store.pending import SqlPendingStore
@@ -62,7 +65,6 @@ from letta_memory.store.pruning import SqlPruneStore
 from letta_memory.store.reading.agent_files import SqlAgentFileStore
 from letta_memory.store.reading import SqlReadingStore
 from letta_memory.store.search_index import SqlSearchIndexStore
-from letta_memory.store.uploads import SqlUploadStore
 from letta_postgres.db import Database, DatabaseOptions
 from letta_postgres.migrations import upgrade
 from letta_rpc.service import Deps, Service
@@ -132,7 +134,7 @@ def _assembled(stores: Stores, settings: MemorySettings, deps: Deps, db: Databas
     pruner = Pruner(stores.pruning, deps.clock, _pruning(settings))
     keeper = SearchKeeper(stores.search_index, stores.late, embed_messages=settings.embed_messages)
     extractor = Extractor(_extracting(settings))
-    reader = Reader(stores.reading, extractor)
+    reader = FileReader(stores.reading, extractor)
     pause = settings.file_pause_seconds
     readers = [Periodic("read files", reader.turn, pause, at_once=True) for _ in range(settings.file_readers)]
     background = [

@@ -29,14 +29,14 @@ from letta_documents.extractor import Extractor, ExtractorOptions
 from letta_memory.clients.embeddings import NoEmbedder
 from letta_memory.domain.folders import Folders
 from letta_memory.domain.pruning import PruneOptions, Pruner
-from letta_memory.domain.reading import MOST_ATTEMPTS, Reader, text_pieces
+from letta_memory.domain.reading import MOST_ATTEMPTS, FileReader, text_pieces
 from letta_memory.domain.uploads import PART_BYTES, Uploads
-from letta_memory.store.files import SqlFileStore
-from letta_memory.store.folders import SqlFolderStore
+from letta_memory.store.files.files import SqlFileStore
+from letta_memory.store.files.folders import SqlFolderStore
+from letta_memory.store.files.reading import SqlReadingStore
+from letta_memory.store.files.uploads import SqlUploadStore
 from letta_memory.store.passages import SqlPassageStore
 from letta_memory.store.pruning import SqlPruneStore
-from letta_memory.store.reading import SqlReadingStore
-from letta_memory.store.uploads import SqlUploadStore
 from letta_postgres.db import Database
 
 TEXT = "".join(f"Line {number} of a text that is cut.\n" for number in range(30_000))
@@ -163,7 +163,7 @@ async def test_what_a_dead_reader_left_is_there_once(shelf: Shelf, extractor: Ex
     assert await shelf.reading.append_chunks(first, 0, [new_id("passage") for _ in some], some)
     await shelf.end_leases()
 
-    assert await Reader(shelf.reading, extractor).turn() is Next.AT_ONCE
+    assert await FileReader(shelf.reading, extractor).turn() is Next.AT_ONCE
     assert not await shelf.reading.append_chunks(first, 150, [new_id("passage")], some[:1])
     assert not await shelf.reading.append_texts(first, list(text_pieces("late")))
     await shelf.reading.fail(first, "late")
@@ -183,7 +183,7 @@ async def test_a_file_that_ends_its_readers_is_given_up(shelf: Shelf, extractor:
     for number in range(MOST_ATTEMPTS):
         assert await shelf.reading.claim(f"lease-{number}", 60)
         await shelf.end_leases()
-    await Reader(shelf.reading, extractor).turn()
+    await FileReader(shelf.reading, extractor).turn()
     done = await shelf.files.get(ann, place, made.id)
 
     assert done.status == FILE_STATUS_FAILED
@@ -195,7 +195,7 @@ async def test_a_reader_that_is_stopped_gives_its_file_back(shelf: Shelf, extrac
     ann = somebody()
     place = await shelf.folder(ann)
     made = await shelf.upload(ann, place, TEXT)
-    turn = asyncio.ensure_future(Reader(shelf.reading, extractor).turn())
+    turn = asyncio.ensure_future(FileReader(shelf.reading, extractor).turn())
     while not await shelf.rows("select from memory.files f where f.status = 2"):  # noqa: ASYNC110
         await asyncio.sleep(0.001)
     turn.cancel()
@@ -231,7 +231,7 @@ async def test_a_deleted_folder_leaves_nothing(shelf: Shelf, extractor: Extracto
     for text in (TEXT, "short"):
         await shelf.upload(ann, place, text)
     kept = await shelf.upload(bob, other, "short")
-    while await Reader(shelf.reading, extractor).turn() is Next.AT_ONCE:
+    while await FileReader(shelf.reading, extractor).turn() is Next.AT_ONCE:
         pass
     await shelf.folders.delete(ann, place)
     steps = 0
@@ -284,7 +284,7 @@ async def test_a_file_whose_chunks_have_vectors_is_complete_at_once(shelf: Shelf
     ann = somebody()
     place = await shelf.folder(ann)
     made = await shelf.upload(ann, place, "\n\n")
-    await Reader(shelf.reading, extractor).turn()
+    await FileReader(shelf.reading, extractor).turn()
     done = await shelf.files.get(ann, place, made.id)
 
     assert (done.status, done.chunk_count) == (FILE_STATUS_COMPLETED, 0)

@@ -93,7 +93,7 @@ class ReadingStore(Protocol):
         ...
 
 
-class Reader:
+class FileReader:
     """Reads files one after the other. Whatever becomes of the process, another one begins anew what it had begun."""
 
     def __init__(self, store: ReadingStore, extractor: Extractor) -> None:

@@ -27,7 +27,7 @@ from letta_common.values.repeats import another_request
 from letta_common.values.times import optional_time, time_of
 from letta_memory.domain.embeddings import embedding_config
 from letta_memory.domain.passages import PassageScope
-from letta_memory.store.folders import require_folder
+from letta_memory.store.files.folders import require_folder
 from letta_memory.store.tables import files, folders, keyset, passages, search_texts
 from letta_postgres.db import Database, retry
 from letta_postgres.keyset import fetch_page

@@ -12,8 +12,8 @@ from letta_common.errors import AlreadyExists, StaleEtag
 from letta_common.values.repeats import another_request
 from letta_common.values.times import stamp_of
 from letta_memory.domain.uploads import PART_BYTES, Begun, NewUpload
-from letta_memory.store.files import SqlFileStore, unknown_file
-from letta_memory.store.folders import require_folder, unknown_folder
+from letta_memory.store.files.files import SqlFileStore, unknown_file
+from letta_memory.store.files.folders import require_folder, unknown_folder
 from letta_memory.store.tables import files
 from letta_postgres.db import Database, retry
 from letta_postgres.statements import call

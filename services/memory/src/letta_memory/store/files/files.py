@@ -11,7 +11,7 @@ from letta.memory.v1.file_pb2 import File, FileStatus
 from letta_common.actor import Actor
 from letta_common.errors import FileNotFound
 from letta_common.values.paging import Page
-from letta_memory.store.folders import VISIBLE, require_folder
+from letta_memory.store.files.folders import VISIBLE, require_folder
 from letta_memory.store.tables import archives, file_texts, files, keyset, passages
 from letta_postgres.db import Database, retry
 from letta_postgres.keyset import fetch_page
