@@ -22,8 +22,9 @@ async def fetch(memory: Any, file: Any, **more: Any) -> Any:
 
 async def settled(memory: Any, file: Any, wanted: Any = DONE) -> Any:
     """Wait until a file is read and embedded, or cannot be."""
-    while (now := await fetch(memory, file)).status not in wanted:  # noqa: ASYNC110
-        await asyncio.sleep(0.02)
+    async with asyncio.timeout(120):  # only so that a fault is told and does not hang
+        while (now := await fetch(memory, file)).status not in wanted:  # noqa: ASYNC110
+            await asyncio.sleep(0.02)
     return now
 
 

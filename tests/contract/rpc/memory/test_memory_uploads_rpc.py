@@ -75,7 +75,8 @@ async def cut_off(memory: Any, folder_id: str, *parts: bytes, **more: Any) -> No
     call = asyncio.ensure_future(memory.files.UploadFile(some(), timeout=30))
     await sent.wait()
     wanted = sum(map(len, parts)) // PART_BYTES * PART_BYTES + more.get("offset", 0)
-    while (await came(memory, folder_id, more["request_id"])).received_bytes < wanted:  # noqa: ASYNC110
+    while (await came(memory, folder_id, more["request_id"])).received_bytes < wanted:
+        assert not call.done(), call.exception()
         await asyncio.sleep(0.01)
     call.cancel()
     await asyncio.gather(call, return_exceptions=True)
@@ -233,7 +234,8 @@ async def test_the_stream_that_came_last_goes_on_alone(memory: Any) -> None:
 
     first = asyncio.ensure_future(memory.files.UploadFile(slow(), timeout=30))
     await more.put(b"y" * PART_BYTES)
-    while (await came(memory, place, key)).received_bytes < PART_BYTES:  # noqa: ASYNC110
+    while (await came(memory, place, key)).received_bytes < PART_BYTES:
+        assert not first.done(), first.exception()
         await asyncio.sleep(0.01)
     made = await upload(memory, place, DATA, request_id=key)
     await more.put(b"z" * PART_BYTES)
