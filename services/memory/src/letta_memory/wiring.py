@@ -32,12 +32,11 @@ from letta_memory.domain.contexts import Contexts, ContextStore
 from letta_memory.domain.embeddings import Embedder, Impatient, Indexer, PendingStore
 from letta_memory.domain.files import Files, FileStore
 from letta_memory.domain.folders import Folders, FolderStore
+from letta_memory.domain.ingestion import FileReader, ReadingStore
 from letta_memory.domain.messages import Messages, MessageStore
 from letta_memory.domain.passages import Passages, PassageStore
 from letta_memory.domain.pruning import PruneOptions, Pruner, PruneStore
 from letta_memory.domain.reading.agent_files import AgentFiles, AgentFileStore, GrepLimits
-from letta_memory.domain.reading import Reader, ReadingStore
-from letta_memory.domain.reading import FileReader, ReadingStore
 from letta_memory.domain.search_index import LateConversations, SearchIndexStore, SearchKeeper
 from letta_memory.domain.uploads import Uploads, UploadStore
 from letta_memory.servicers.agent_files import AgentFileServicer
@@ -56,14 +55,13 @@ from letta_memory.store.blocks import SqlBlockStore
 from letta_memory.store.contexts import SqlContextStore
 from letta_memory.store.files.files import SqlFileStore
 from letta_memory.store.files.folders import SqlFolderStore
-from letta_memory.store.files.reading import SqlReadingStore
+from letta_memory.store.files.ingestion import SqlReadingStore
 from letta_memory.store.files.uploads import SqlUploadStore
 from letta_memory.store.messages import SqlMessageStore
 from letta_memory.store.passages import SqlPassageStore
 from letta_memory.store.pending import SqlPendingStore
 from letta_memory.store.pruning import SqlPruneStore
 from letta_memory.store.reading.agent_files import SqlAgentFileStore
-from letta_memory.store.reading import SqlReadingStore
 from letta_memory.store.search_index import SqlSearchIndexStore
 from letta_postgres.db import Database, DatabaseOptions
 from letta_postgres.migrations import upgrade

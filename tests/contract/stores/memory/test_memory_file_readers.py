@@ -28,12 +28,12 @@ from letta_documents.chunks import chunks
 from letta_documents.extractor import Extractor, ExtractorOptions
 from letta_memory.clients.embeddings import NoEmbedder
 from letta_memory.domain.folders import Folders
+from letta_memory.domain.ingestion import MOST_ATTEMPTS, FileReader, text_pieces
 from letta_memory.domain.pruning import PruneOptions, Pruner
-from letta_memory.domain.reading import MOST_ATTEMPTS, FileReader, text_pieces
 from letta_memory.domain.uploads import PART_BYTES, Uploads
 from letta_memory.store.files.files import SqlFileStore
 from letta_memory.store.files.folders import SqlFolderStore
-from letta_memory.store.files.reading import SqlReadingStore
+from letta_memory.store.files.ingestion import SqlReadingStore
 from letta_memory.store.files.uploads import SqlUploadStore
 from letta_memory.store.passages import SqlPassageStore
 from letta_memory.store.pruning import SqlPruneStore

@@ -19,7 +19,7 @@ from letta_common.values.times import stamp_of
 from letta_memory.domain.contexts import Status, owner_refusal
 from letta_memory.domain.reading.agent_files import FileLimits, FileText, attachment_id
 from letta_memory.domain.reading.file_views import LineRange, chosen
-from letta_memory.store.folders import folder_of, folder_query, unknown_folder
+from letta_memory.store.files.folders import folder_of, folder_query, unknown_folder
 from letta_memory.store.reading.file_texts import count_lines, pieces_of, texts_from, views_of
 from letta_memory.store.tables import ListKeyset, folder_agents, folders, keyset, tombstones
 from letta_postgres.connections import Connection

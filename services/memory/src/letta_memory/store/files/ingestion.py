@@ -8,7 +8,7 @@ from letta.memory.v1.file_pb2 import File, FileStatus
 from letta_common.clock import Clock
 from letta_documents.chunks import Chunk
 from letta_documents.documents import Document
-from letta_memory.domain.reading import Reading, TextPiece, chunk_metadata
+from letta_memory.domain.ingestion import Reading, TextPiece, chunk_metadata
 from letta_postgres.db import Database, retry
 from letta_postgres.statements import call
 
