@@ -91,6 +91,14 @@ bench: setup-dev ## Measure latency, throughput, CPU and memory; writes benchmar
 	@python -m benchmarks.bench $(ARGS)
 	@$(if $(ARGS),:,python -m benchmarks.llm_gateway)
 
+.PHONY: bench-search
+bench-search: setup-dev ## Measure what searches cost in archives of several sizes; the last line is JSON.
+	@python -m benchmarks.memory.search $(ARGS)
+
+.PHONY: bench-memory
+bench-memory: setup-dev ## Measure how well search finds what was said: LOCOMO=path BEAM=path; the last line is JSON.
+	@python -m benchmarks.memory.quality $(if $(LOCOMO),--locomo $(LOCOMO)) $(if $(BEAM),--beam $(BEAM))
+
 .PHONY: provider-matrix
 provider-matrix: setup-dev ## Hold every provider against every fault of a vendor; the last line is JSON.
 	@python -m benchmarks.provider_matrix

@@ -27,7 +27,7 @@ from letta_postgres.addresses import plain_dsn
 from letta_postgres.connections import Connection, Engine
 from letta_postgres.pool import Pool, PooledConnection, PoolTimeout
 from letta_postgres.pulse import Pulse
-from letta_postgres.statements import Params, Row, execute
+from letta_postgres.statements import Params, Row, execute, vector_encoders
 
 T = TypeVar("T")
 _log = structlog.get_logger("letta.db")
@@ -153,6 +153,8 @@ class Database:
             # Its number differs from database to database, as it comes with an extension; it is asked for once.
             register_halfvec_info(conn, self._halfvec)
         conn.statements, conn.numbers, conn.loader = {}, itertools.count(), Transformer(conn)
+        vector = self._halfvec
+        conn.encoders = vector_encoders(vector.oid, vector.array_oid) if vector else {}
         return conn
 
     async def _lend(self) -> PooledConnection:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import select
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +22,7 @@ from letta_postgres.arrivals import Arrivals
 if TYPE_CHECKING:
     from psycopg.abc import Transformer
 
-    from letta_postgres.statements import Prepared
+    from letta_postgres.statements import Encode, Prepared
 
 _IN_TRANSACTION = frozenset({TransactionStatus.INTRANS, TransactionStatus.INERROR})
 
@@ -39,6 +39,8 @@ class PooledConnection(psycopg.AsyncConnection[Any]):
     """A connection whose `close` gives it back to its pool, so that SQLAlchemy can borrow it."""
 
     pool: Pool | None = None
+    encoders: Mapping[int, Encode]
+    """How values of types that extensions bring are encoded, by the numbers of these."""
     statements: dict[str, Prepared]
     """What is prepared on this connection."""
     numbers: Iterator[int]

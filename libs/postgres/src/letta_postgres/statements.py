@@ -14,6 +14,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import psycopg
+from pgvector import HalfVector
 from psycopg import generators
 from psycopg.adapt import PyFormat, Transformer
 from psycopg.errors import error_from_result
@@ -45,11 +46,11 @@ class Prepared:
 
     __slots__ = ("_encoders", "_formats", "_oids", "name", "names")
 
-    def __init__(self, name: bytes, names: Sequence[str], oids: Sequence[int]) -> None:
+    def __init__(self, name: bytes, names: Sequence[str], oids: Sequence[int], more: Mapping[int, Encode]) -> None:
         self.name = name
         self.names = names
         self._oids = oids
-        self._encoders = [_ENCODERS.get(oid, _unknown) for oid in oids]
+        self._encoders = [_ENCODERS.get(oid) or more.get(oid, _unknown) for oid in oids]
         self._formats = [Format.BINARY] * len(oids)
 
     def send(self, conn: PooledConnection, params: Params) -> None:
@@ -118,7 +119,7 @@ async def _prepare(conn: PooledConnection, statement: str, has_params: bool) -> 
     conn.pgconn.send_describe_prepared(name)
     described = await _result(conn)
     oids = [described.param_type(index) for index in range(described.nparams)]
-    prepared = conn.statements[statement] = Prepared(name, names, oids)
+    prepared = conn.statements[statement] = Prepared(name, names, oids, conn.encoders)
     return prepared
 
 
@@ -246,4 +247,12 @@ _ENCODERS: Mapping[int, Encode] = {
     **{oid: encode for oid, (_, encode) in _SCALARS.items()},
     **{array: _array(oid, encode) for oid, (array, encode) in _SCALARS.items()},
 }
+
+
+def vector_encoders(oid: int, array_oid: int) -> Mapping[int, Encode]:
+    """Return the encoders of half-precision vectors, whose type has another number in each database."""
+    encode: Encode = HalfVector.to_binary
+    return {oid: encode, array_oid: _array(oid, encode)}
+
+
 _COPIES = frozenset({ExecStatus.COPY_IN, ExecStatus.COPY_OUT, ExecStatus.COPY_BOTH})

@@ -37,7 +37,6 @@ from letta_memory.domain.messages import Messages, MessageStore
 from letta_memory.domain.passages import Passages, PassageStore
 from letta_memory.domain.pruning import PruneOptions, Pruner, PruneStore
 from letta_memory.domain.reading.agent_files import AgentFiles, AgentFileStore, GrepLimits
-from letta_memory.domain.search_index import LateConversations, SearchIndexStore, SearchKeeper
 from letta_memory.domain.uploads import Uploads, UploadStore
 from letta_memory.servicers.agent_files import AgentFileServicer
 from letta_memory.servicers.archives import ArchiveServicer
@@ -62,7 +61,6 @@ from letta_memory.store.passages import SqlPassageStore
 from letta_memory.store.pending import SqlPendingStore
 from letta_memory.store.pruning import SqlPruneStore
 from letta_memory.store.reading.agent_files import SqlAgentFileStore
-from letta_memory.store.search_index import SqlSearchIndexStore
 from letta_postgres.db import Database, DatabaseOptions
 from letta_postgres.migrations import upgrade
 from letta_rpc.service import Deps, Service
@@ -92,6 +90,7 @@ class Stores:
     pending: PendingStore
     pruning: PruneStore
     search_index: SearchIndexStore
+    search_cells: SearchCellStore
     late: LateConversations
 
 
@@ -118,6 +117,7 @@ async def build(settings: MemorySettings, deps: Deps) -> Service:
         pending=SqlPendingStore(db),
         pruning=SqlPruneStore(db),
         search_index=SqlSearchIndexStore(db),
+        search_cells=SqlSearchCellStore(db),
         late=late,
     )
     return _assembled(stores, settings, deps, db)
@@ -135,6 +135,8 @@ def _assembled(stores: Stores, settings: MemorySettings, deps: Deps, db: Databas
     reader = FileReader(stores.reading, extractor)
     pause = settings.file_pause_seconds
     readers = [Periodic("read files", reader.turn, pause, at_once=True) for _ in range(settings.file_readers)]
+    cells = CellMaker(stores.search_cells)
+    keeper = SearchKeeper(stores.search_index, stores.late, cells, embed_messages=settings.embed_messages)
     background = [
         Periodic("prune", pruner.prune, settings.prune_seconds),
         Periodic("keep what search reads", keeper.turn, settings.index_pause_seconds),

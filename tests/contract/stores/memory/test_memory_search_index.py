@@ -22,12 +22,15 @@ from letta_common.errors import PassageNotFound
 from letta_common.values.ids import new_id
 from letta_common.values.times import stamp_of
 from letta_memory.domain.passages import PassageScope
-from letta_memory.domain.search_index import Conversation, LateConversations, SearchKeeper, SearchScope
+from letta_memory.domain.search_cells import CellMaker
+from letta_memory.domain.search_index import Conversation, LateConversations, SearchKeeper
+from letta_memory.domain.search_scopes import SearchScope
 from letta_memory.store.archives import SqlArchiveStore
 from letta_memory.store.contexts import SqlContextStore
 from letta_memory.store.messages import SqlMessageStore
 from letta_memory.store.passages import SqlPassageStore
 from letta_memory.store.pending import SqlPendingStore
+from letta_memory.store.search_cells import SqlSearchCellStore
 from letta_memory.store.search_index import SqlSearchIndexStore
 from letta_postgres.db import Database, DatabaseOptions
 
@@ -44,7 +47,7 @@ class Store:
         self.contexts = SqlContextStore(db, self.late)
         self.messages, self.passages = SqlMessageStore(db), SqlPassageStore(db)
         self.archives, self.pending = SqlArchiveStore(db), SqlPendingStore(db)
-        self.index = SqlSearchIndexStore(db)
+        self.index, self.cells = SqlSearchIndexStore(db), SqlSearchCellStore(db)
         self.actor = Actor(new_id("org"), "user-ann")
         self.agent_id, self.fence = new_id("agent"), 0
 
@@ -92,7 +95,8 @@ class Store:
 
     async def keep(self) -> None:
         """Do all that the background would."""
-        await SearchKeeper(self.index, self.late, embed_messages=False).rebuild()
+        cells = CellMaker(self.cells, many=600)
+        await SearchKeeper(self.index, self.late, cells, embed_messages=False).rebuild()
 
     async def counted(self, table: str) -> int:
         [(count,)] = await self.db.hot(
@@ -309,4 +313,68 @@ async def test_scopes_that_grew_are_counted(store: Store) -> None:
     [(due, unknown, number)] = await store.db.hot(query, (org,))
     assert (due, unknown) == (True, True)
     await store.index.count(SearchScope(org, number))
+    assert (await store.db.hot(query, (org,)))[0][:2] == (True, False)
+    await store.index.close(SearchScope(org, number))
     assert (await store.db.hot(query, (org,)))[0][:2] == (False, False)
+
+
+async def test_a_large_scope_is_divided_and_what_comes_later_is_found_at_once(store: Store) -> None:
+    """Vectors lie on the corners of a square, so each cell has those of a corner, and a search has them all."""
+    corners = [[1.0, 0.0], [0.0, 1.0], [-1.0, 0.0], [0.0, -1.0]]
+    archive_id = ""
+    for start in range(0, 800, 200):
+        drafts = [
+            Passage(
+                id=new_id("passage"),
+                text=f"text {number}",
+                metadata="{}",
+                created_at=stamp_of(NOW),
+                embedding=corners[number % 4],
+            )
+            for number in range(start, start + 200)
+        ]
+        place = PassageScope(agent_id=store.agent_id)
+        written, _ = await store.passages.create(
+            store.actor, place, drafts, embedder="test/two", request_hash=b"", now=NOW
+        )
+        archive_id = written[0].archive_id
+    whole = await store.found(archive_id, "nothing", vector=True)
+    await store.keep()
+    org = store.actor.organization_id
+    query = "select s.cells, s.due from memory.search_scopes s where s.organization_id = %s and s.text_count > 0"
+    assert [tuple(row) for row in await store.db.hot(query, (org,))] == [(2, False)]
+    cells = "select count(distinct t.cell), min(t.cell) from memory.search_texts t where t.organization_id = %s"
+    assert [tuple(row) for row in await store.db.hot(cells, (org,))] == [(2, 0)]
+
+    assert set(await store.found(archive_id, "nothing", vector=True)) == set(whole)
+    [late] = await store.write("a late one")
+    assert "a late one" in await store.found(archive_id, "late", vector=True)
+    await store.passages.delete(store.actor, archive_id, late.id)
+    assert await store.found(archive_id, "late one") == []
+
+
+@pytest.mark.parametrize(
+    ("text", "query"),
+    [
+        ("Crème brûlée at Müller's", "creme brulee"),
+        ("creme brulee at Mullers", "crème brûlée"),
+        ("ＦＵＬＬ width", "full"),
+        ("我喜欢喝乌龙茶", "乌龙茶"),
+        ("東京タワーに行きました", "東京"),
+        ("서울타워에 갔습니다", "서울타워"),
+    ],
+)
+async def test_accents_widths_and_texts_without_spaces_are_found(store: Store, text: str, query: str) -> None:
+    [made] = await store.write(text)
+    await store.write("something else")
+    assert await store.found(made.archive_id, query) == [text]
+    await store.say(text)
+    await store.keep()
+    assert await store.heard(query) == [text]
+
+
+async def test_a_text_is_found_by_its_date_and_its_speaker(store: Store) -> None:
+    await store.write("Ann: I moved", "Bob: I moved too")
+    archive_id = (await store.write("a note"))[0].archive_id
+    assert (await store.found(archive_id, "what did Bob do"))[0] == "Bob: I moved too"
+    assert set(await store.found(archive_id, "January 2026")) == {"Ann: I moved", "Bob: I moved too", "a note"}

@@ -10,6 +10,8 @@ import structlog
 
 from letta_common.errors import AppError
 from letta_common.process.periodic import Next
+from letta_memory.domain.search_cells import CellMaker
+from letta_memory.domain.search_scopes import SearchScope
 
 _log = structlog.get_logger("letta.memory.search")
 _MESSAGES_AT_ONCE = 200  # few, so that nobody who deletes messages waits long for one transaction
@@ -23,14 +25,6 @@ class Conversation:
 
     organization_id: str
     id: str
-
-
-@dataclass(frozen=True, slots=True)
-class SearchScope:
-    """An archive, or the messages of an agent, by its number."""
-
-    organization_id: str
-    number: int
 
 
 class SearchIndexStore(Protocol):
@@ -56,6 +50,10 @@ class SearchIndexStore(Protocol):
         """Count the texts of a scope anew: in how many each word is, and the mean of their vectors."""
         ...
 
+    async def close(self, scope: SearchScope) -> None:
+        """Note that a scope was seen to, until it has grown again."""
+        ...
+
 
 class LateConversations:
     """Conversations that got messages since they were indexed, as this process knows them."""
@@ -76,9 +74,12 @@ class LateConversations:
 class SearchKeeper:
     """Does in the background what nobody who writes or searches should wait for."""
 
-    def __init__(self, store: SearchIndexStore, late: LateConversations, *, embed_messages: bool) -> None:
+    def __init__(
+        self, store: SearchIndexStore, late: LateConversations, cells: CellMaker, *, embed_messages: bool
+    ) -> None:
         self._store = store
         self._late = late
+        self._cells = cells
         self._embed = embed_messages
         self._next_sweep = 0.0
 
@@ -118,4 +119,6 @@ class SearchKeeper:
         if await self._store.tidy(scope, _MESSAGES_AT_ONCE):
             return True
         await self._store.count(scope)
+        await self._cells.see_to(scope)
+        await self._store.close(scope)
         return False

@@ -65,7 +65,7 @@ from picked s cross join lateral (
 """
 _DONE = """
 with counted as (
-  update memory.search_scopes s set due = true where s.organization_id = %b and s.owner_id = %b and s.model = 0)
+  update memory.search_scopes s set due = true where s.organization_id = %b and s.owner_id = %b)
 update memory.archives a set waiting_since = null, failure_reason = '', failure = ''
 where a.organization_id = %b and a.id = %b and a.waiting_since = %b::timestamptz
 """
@@ -76,10 +76,10 @@ where a.organization_id = %b and a.id = any(%b::text[]) and a.embedder in ('', %
 _SETTLE = """
 with settled as (
   update memory.passages p set embedder = a.embedder, pending = false, generation = a.generation
-  from unnest(%b::text[], %b::text[]) v (id, vector), memory.archives a
+  from unnest(%b::text[], %b::extensions.halfvec[]) v (id, vector), memory.archives a
   where p.organization_id = %b and p.id = v.id
     and a.organization_id = p.organization_id and a.id = p.archive_id and a.embedder = %b and a.dimensions = %b::integer
-  returning p.organization_id, p.archive_id, p.scope, p.place, p.embedder, v.vector::extensions.halfvec as vector),
+  returning p.organization_id, p.archive_id, p.scope, p.place, p.embedder, v.vector),
 stored as (
   update memory.search_texts t set embedding = s.vector, model = memory.model_of(s.embedder, s.vector),
     cell = least(t.cell, -1)
@@ -102,11 +102,17 @@ where f.organization_id = %b and f.folder_id = any(%b::text[]) and f.deleted_at 
     select from memory.passages p where p.organization_id = f.organization_id and p.file_id = f.id and p.pending)
 """
 _SETTLE_MESSAGES = """
-update memory.search_texts t set embedding = v.vector, model = memory.model_of(%b, v.vector), pending = false,
-  cell = least(t.cell, -1)
-from (select split_part(w.id, ':', 1)::integer as scope, split_part(w.id, ':', 2)::integer as place,
-  w.vector::extensions.halfvec as vector from unnest(%b::text[], %b::text[]) w (id, vector)) v
-where t.organization_id = %b and t.scope = v.scope and t.place = v.place
+with settled as (
+  update memory.search_texts t set embedding = v.vector, model = memory.model_of(%b, v.vector), pending = false,
+    cell = least(t.cell, -1)
+  from (select split_part(w.id, ':', 1)::integer as scope, split_part(w.id, ':', 2)::integer as place,
+    w.vector from unnest(%b::text[], %b::extensions.halfvec[]) w (id, vector)) v
+  where t.organization_id = %b and t.scope = v.scope and t.place = v.place
+  returning t.organization_id, t.scope)
+-- Until it is counted, each search makes the mean of the vectors itself.
+update memory.search_scopes s set due = true
+where (s.organization_id, s.scope) in (select organization_id, scope from settled)
+  and s.model = 0 and s.text_count >= 32
 """
 
 
@@ -168,8 +174,8 @@ class SqlPendingStore:
             await self._db.hot(_FAILED, (failure.reason, failure.message, texts[0].organization_id, archives))
 
 
-def _columns(pairs: Sequence[tuple[PendingText, Sequence[float]]]) -> tuple[list[str], list[str]]:
-    return [text.id for text, _ in pairs], [HalfVector(list(vector)).to_text() for _, vector in pairs]
+def _columns(pairs: Sequence[tuple[PendingText, Sequence[float]]]) -> tuple[list[str], list[HalfVector]]:
+    return [text.id for text, _ in pairs], [HalfVector(list(vector)) for _, vector in pairs]
 
 
 def _message(row: Sequence[Any]) -> PendingText:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from letta_memory.domain.search_index import Conversation, SearchScope
+from letta_memory.domain.search_index import Conversation
+from letta_memory.domain.search_scopes import SearchScope
 from letta_postgres.db import Database
 from letta_postgres.statements import call
 
@@ -17,6 +18,11 @@ _DUE = (
 )
 _TIDY = f"select {call('memory.tidy_scope', 'org', 'scope', 'most')}"
 _COUNT = f"select {call('memory.count_scope', 'org', 'scope')}"
+_CLOSE = """
+update memory.search_scopes s set due = false,
+  due_at = greatest(32, s.text_count + least(s.text_count / 4, case when s.cells > 0 then 1000 else 2000 end))
+where s.organization_id = %b and s.scope = %b::integer
+"""
 
 
 class SqlSearchIndexStore:
@@ -48,3 +54,7 @@ class SqlSearchIndexStore:
     async def count(self, scope: SearchScope) -> None:
         """Count the texts of a scope anew."""
         await self._db.hot(_COUNT, {"org": scope.organization_id, "scope": scope.number})
+
+    async def close(self, scope: SearchScope) -> None:
+        """Note that a scope was seen to, until it has grown again."""
+        await self._db.hot(_CLOSE, (scope.organization_id, scope.number))

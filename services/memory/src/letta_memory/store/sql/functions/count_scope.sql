@@ -21,8 +21,8 @@ begin
   center := (
     select extensions.avg(t.embedding) from memory.search_texts t
     where t.organization_id = p_org and t.scope = p_scope and t.model = kind and t.place % greatest(1, n / 5000) = 0);
+  -- Cells of another kind of vector than most have now are of no use.
   update memory.search_scopes s
-  set due = false, counted = n > 500, due_at = greatest(32, s.text_count + least(s.text_count / 4, 2000)), mean = center,
-    model = case when s.cells > 0 then s.model else coalesce(kind, 0) end
+  set counted = n > 500, mean = center, model = coalesce(kind, 0), cells = case when s.model = kind then s.cells else 0 end
   where s.organization_id = p_org and s.scope = p_scope;
 end $$;

@@ -1,0 +1,1 @@
+"""What memory costs to search, and how well it finds."""
