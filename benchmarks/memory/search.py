@@ -33,13 +33,13 @@ from letta_common.values.ids import new_id
 from letta_common.values.times import stamp_of
 from letta_embedded_postgres import EmbeddedPostgres, PostgresOptions
 from letta_memory.domain.passages import PassageScope
-from letta_memory.domain.search_cells import CellMaker
-from letta_memory.domain.search_index import LateConversations, SearchKeeper
+from letta_memory.domain.search.cells import CellMaker
+from letta_memory.domain.search.index import LateConversations, SearchKeeper
 from letta_memory.store.archives import SqlArchiveStore
 from letta_memory.store.contexts import SqlContextStore
 from letta_memory.store.passages import SqlPassageStore
-from letta_memory.store.search_cells import SqlSearchCellStore
-from letta_memory.store.search_index import SqlSearchIndexStore
+from letta_memory.store.search.cells import SqlSearchCellStore
+from letta_memory.store.search.index import SqlSearchIndexStore
 from letta_postgres.db import Database, DatabaseOptions
 from letta_postgres.migrations import upgrade
 

@@ -37,6 +37,8 @@ from letta_memory.domain.messages import Messages, MessageStore
 from letta_memory.domain.passages import Passages, PassageStore
 from letta_memory.domain.pruning import PruneOptions, Pruner, PruneStore
 from letta_memory.domain.reading.agent_files import AgentFiles, AgentFileStore, GrepLimits
+from letta_memory.domain.search.cells import CellMaker, SearchCellStore
+from letta_memory.domain.search.index import LateConversations, SearchIndexStore, SearchKeeper
 from letta_memory.domain.uploads import Uploads, UploadStore
 from letta_memory.servicers.agent_files import AgentFileServicer
 from letta_memory.servicers.archives import ArchiveServicer
@@ -61,6 +63,9 @@ from letta_memory.store.passages import SqlPassageStore
 from letta_memory.store.pending import SqlPendingStore
 from letta_memory.store.pruning import SqlPruneStore
 from letta_memory.store.reading.agent_files import SqlAgentFileStore
+from letta_memory.store.search.cells import SqlSearchCellStore
+from letta_memory.store.search.index import SqlSearchIndexStore
+from letta_memory.store.uploads import SqlUploadStore
 from letta_postgres.db import Database, DatabaseOptions
 from letta_postgres.migrations import upgrade
 from letta_rpc.service import Deps, Service

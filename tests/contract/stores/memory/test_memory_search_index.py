@@ -22,16 +22,16 @@ from letta_common.errors import PassageNotFound
 from letta_common.values.ids import new_id
 from letta_common.values.times import stamp_of
 from letta_memory.domain.passages import PassageScope
-from letta_memory.domain.search_cells import CellMaker
-from letta_memory.domain.search_index import Conversation, LateConversations, SearchKeeper
-from letta_memory.domain.search_scopes import SearchScope
+from letta_memory.domain.search.cells import CellMaker
+from letta_memory.domain.search.index import Conversation, LateConversations, SearchKeeper
+from letta_memory.domain.search.scopes import SearchScope
 from letta_memory.store.archives import SqlArchiveStore
 from letta_memory.store.contexts import SqlContextStore
 from letta_memory.store.messages import SqlMessageStore
 from letta_memory.store.passages import SqlPassageStore
 from letta_memory.store.pending import SqlPendingStore
-from letta_memory.store.search_cells import SqlSearchCellStore
-from letta_memory.store.search_index import SqlSearchIndexStore
+from letta_memory.store.search.cells import SqlSearchCellStore
+from letta_memory.store.search.index import SqlSearchIndexStore
 from letta_postgres.db import Database, DatabaseOptions
 
 NOW = datetime(2026, 1, 2, tzinfo=UTC)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from letta_memory.domain.search_index import Conversation
-from letta_memory.domain.search_scopes import SearchScope
+from letta_memory.domain.search.index import Conversation
+from letta_memory.domain.search.scopes import SearchScope
 from letta_postgres.db import Database
 from letta_postgres.statements import call
 

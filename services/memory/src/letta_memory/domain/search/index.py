@@ -10,8 +10,8 @@ import structlog
 
 from letta_common.errors import AppError
 from letta_common.process.periodic import Next
-from letta_memory.domain.search_cells import CellMaker
-from letta_memory.domain.search_scopes import SearchScope
+from letta_memory.domain.search.cells import CellMaker
+from letta_memory.domain.search.scopes import SearchScope
 
 _log = structlog.get_logger("letta.memory.search")
 _MESSAGES_AT_ONCE = 200  # few, so that nobody who deletes messages waits long for one transaction

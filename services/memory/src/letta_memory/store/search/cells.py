@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import sqlalchemy as sa
 
-from letta_memory.domain.search_scopes import SearchScope
+from letta_memory.domain.search.scopes import SearchScope
 from letta_postgres.db import Database
 
 _SIZE = (

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Sequence
 from typing import Any, Protocol
 
-from letta_memory.domain.search_scopes import SearchScope
+from letta_memory.domain.search.scopes import SearchScope
 
 MANY = 10_000
 """From how many vectors on a scope gets cells: below, looking at all of them costs less than 10 ms."""

@@ -1,0 +1,1 @@
+"""Keeping what search reads: what is done, and when."""
