@@ -33,6 +33,7 @@ from letta_memory.store.pending import SqlPendingStore
 from letta_memory.store.search.cells import SqlSearchCellStore
 from letta_memory.store.search.index import SqlSearchIndexStore
 from letta_postgres.db import Database, DatabaseOptions
+from tests.support.databases import Databases
 
 NOW = datetime(2026, 1, 2, tzinfo=UTC)
 VECTOR = [1.0, 0.0]
@@ -378,3 +379,24 @@ async def test_a_text_is_found_by_its_date_and_its_speaker(store: Store) -> None
     archive_id = (await store.write("a note"))[0].archive_id
     assert (await store.found(archive_id, "what did Bob do"))[0] == "Bob: I moved too"
     assert set(await store.found(archive_id, "January 2026")) == {"Ann: I moved", "Bob: I moved too", "a note"}
+
+
+async def test_plans_that_were_made_when_there_was_nothing_read_no_table_whole(databases: Databases) -> None:
+    """A plan stays for as long as its connection; statistics of a new database come late."""
+    dsn = databases.clone(("memory",))
+    db = await Database.open(dsn, schema="memory", options=DatabaseOptions(pool_size=1))
+    store = Store(db)
+    await store.begin()
+    for number in range(40):
+        [made] = await store.write(f"text {number}")
+        assert await store.found(made.archive_id, f"{number}", vector=True)
+        await store.say(f"word {number}")
+        assert await store.heard(f"{number}")
+        await store.index.index_messages(Conversation(store.actor.organization_id, store.agent_id), 100, embed=False)
+    await db.hot("select pg_stat_force_next_flush()")
+    read = await db.hot(
+        "select relname::text, seq_tup_read from pg_stat_user_tables where schemaname = 'memory' and relname = any(%s)",
+        (["passages", "messages", "search_texts", "search_postings"],),
+    )
+    await db.close()
+    assert {name: count for name, count in read if count} == {}

@@ -4,12 +4,14 @@
 -- p_models has the number of each vector's kind (model_of); p_new the postings of texts that are in no table yet, under keys of
 -- their own. A key is scope << 32 | place. score is relative to the best; the places count from 1; docs/adr/0019 has the reasons
 -- and the figures. What bounds a search: 64 words, 8,000 postings in a large scope, and twice p_limit texts of a lane (at least 60).
--- Plans are made once, so each access is by a key and arrays, and joins are hash joins. Locks: none.
+-- Plans are made once, maybe when there is nothing yet, so each access is by a key and arrays, and joins are hash joins.
+-- Locks: none.
 create or replace function memory.find_texts(
   p_org text, p_scopes integer[], p_query text, p_vectors extensions.halfvec[], p_models integer[], p_by_words boolean,
   p_filter memory.text_filter, p_new memory.new_posting[], p_limit integer
 ) returns setof memory.text_hit language plpgsql stable rows 50
-set plan_cache_mode = force_generic_plan set enable_nestloop = off set enable_mergejoin = off set jit = off as $$
+set plan_cache_mode = force_generic_plan set enable_seqscan = off set enable_hashjoin = on set enable_nestloop = off
+set enable_mergejoin = off set jit = off as $$
 declare
   depth integer := least(greatest(60, p_limit * 2), 1000);
   texts bigint;

@@ -3,7 +3,9 @@
 -- p_embed: texts wait for the embedder. Nothing is done while another is at the same agent, or when the conversation is gone.
 -- Locks: messages against deletion, then the scope; deleting takes them in the same order.
 create or replace function memory.index_messages(p_org text, p_conversation text, p_embed boolean, p_most integer)
-returns integer language plpgsql set plan_cache_mode = force_generic_plan as $$
+returns integer language plpgsql
+set plan_cache_mode = force_generic_plan set enable_seqscan = off
+set enable_hashjoin = off set enable_mergejoin = off as $$
 declare
   owner text;
   s memory.search_scopes;

@@ -5,7 +5,9 @@ create or replace function memory.search_messages(
   p_org text, p_agent text, p_conversation text, p_roles smallint[], p_types integer, p_query text,
   p_vectors extensions.halfvec[], p_embedders text[], p_mode smallint, p_from timestamptz, p_to timestamptz, p_newest boolean,
   p_limit integer
-) returns setof memory.message_hit language plpgsql stable set plan_cache_mode = force_generic_plan as $$
+) returns setof memory.message_hit language plpgsql stable
+set plan_cache_mode = force_generic_plan set enable_seqscan = off
+set enable_hashjoin = off set enable_mergejoin = off as $$
 declare
   scopes integer[];
   late text[];

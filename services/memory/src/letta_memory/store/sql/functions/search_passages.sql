@@ -5,7 +5,9 @@
 create or replace function memory.search_passages(
   p_org text, p_archives text[], p_query text, p_vectors extensions.halfvec[], p_embedders text[], p_embeddings boolean,
   p_tags text[], p_all boolean, p_from timestamptz, p_to timestamptz, p_newest boolean, p_limit integer
-) returns setof memory.passage_hit language plpgsql stable set plan_cache_mode = force_generic_plan as $$
+) returns setof memory.passage_hit language plpgsql stable
+set plan_cache_mode = force_generic_plan set enable_seqscan = off
+set enable_hashjoin = off set enable_mergejoin = off as $$
 declare
   scopes integer[];
   untidy boolean;

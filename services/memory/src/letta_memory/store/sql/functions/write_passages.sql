@@ -6,7 +6,9 @@ create or replace function memory.write_passages(
   p_org text, p_user text, p_agent text, p_archive text, p_new_archive text, p_now timestamptz, p_embedder text,
   p_ids text[], p_texts text[], p_metadata text[], p_tags text[], p_times timestamptz[], p_vectors extensions.halfvec[],
   p_request_hash bytea
-) returns setof memory.passage_row language plpgsql set plan_cache_mode = force_generic_plan as $$
+) returns setof memory.passage_row language plpgsql
+set plan_cache_mode = force_generic_plan set enable_seqscan = off
+set enable_hashjoin = off set enable_mergejoin = off as $$
 declare
   a memory.archives;
   r memory.passage_row;
