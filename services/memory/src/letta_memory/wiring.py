@@ -65,7 +65,6 @@ from letta_memory.store.pruning import SqlPruneStore
 from letta_memory.store.reading.agent_files import SqlAgentFileStore
 from letta_memory.store.search.cells import SqlSearchCellStore
 from letta_memory.store.search.index import SqlSearchIndexStore
-from letta_memory.store.uploads import SqlUploadStore
 from letta_postgres.db import Database, DatabaseOptions
 from letta_postgres.migrations import upgrade
 from letta_rpc.service import Deps, Service
@@ -135,7 +134,6 @@ def _assembled(stores: Stores, settings: MemorySettings, deps: Deps, db: Databas
         # Only callers are impatient: the indexer below waits, since nobody waits for it.
         embedder = Impatient(EmbeddingClient(channel, default_model=settings.embedding_model), deps.clock)
     pruner = Pruner(stores.pruning, deps.clock, _pruning(settings))
-    keeper = SearchKeeper(stores.search_index, stores.late, embed_messages=settings.embed_messages)
     extractor = Extractor(_extracting(settings))
     reader = FileReader(stores.reading, extractor)
     pause = settings.file_pause_seconds

@@ -28,9 +28,8 @@ from letta_common.values.ids import derived_id
 from letta_common.values.times import time_of
 from letta_memory.domain.contexts import Status, owner_refusal
 from letta_memory.domain.messages import flags_of, search_text, types_of
-from letta_memory.store.files.folders import folder_of, folder_query
 from letta_memory.domain.search.index import LateConversations
-from letta_memory.store.folders import folder_of, folder_query
+from letta_memory.store.files.folders import folder_of, folder_query
 from letta_memory.store.reading.directories import directories_of
 from letta_memory.store.rows import BLOCK_COLUMNS, MEMORY_ROW, block_of, block_values, memories_of
 from letta_memory.store.tables import folder_agents, folders
