@@ -35,7 +35,7 @@ begin
         (null, null, null, p_tags, p_all, p_from, p_to)::memory.text_filter, fresh, p_limit) h
       join memory.search_texts t
         on t.organization_id = p_org and t.scope = h.key >> 32 and t.place = h.key & 4294967295
-      join memory.passages p on p.organization_id = p_org and p.id = t.passage_id
+      join memory.passages p on p.organization_id = p_org and p.archive_id = any(p_archives) and p.id = t.passage_id
       -- Chunks of deleted files are removed in the background.
       where p.file_id is null or exists (
         select from memory.files f where f.organization_id = p_org and f.id = p.file_id and f.deleted_at is null)

@@ -50,7 +50,7 @@ begin
     return;
   end if;
   if exists (
-    select from unnest(p_ids) i (id) join memory.passages p on p.organization_id = p_org and p.id = i.id
+    select from unnest(p_ids) i (id) join memory.passages p on p.organization_id = p_org and p.archive_id = a.id and p.id = i.id
     where p.request_hash <> p_request_hash)
   then
     r.status := 3;
@@ -100,7 +100,7 @@ begin
     end if;
   end loop;
   waiting := exists (
-    select from unnest(p_ids) i (id) join memory.passages p on p.organization_id = p_org and p.id = i.id where p.pending);
+    select from unnest(p_ids) i (id) join memory.passages p on p.organization_id = p_org and p.archive_id = a.id and p.id = i.id where p.pending);
   if n > 0 then
     update memory.archives t
     set passage_count = t.passage_count + n, embedder = a.embedder, dimensions = a.dimensions,
@@ -115,7 +115,7 @@ begin
   return query
     select 0::smallint, a.embedder, w, k.embedding
     from unnest(p_ids) with ordinality i (id, number)
-    join memory.passages w on w.organization_id = p_org and w.id = i.id
+    join memory.passages w on w.organization_id = p_org and w.archive_id = a.id and w.id = i.id
     left join memory.search_texts k on k.organization_id = p_org and k.scope = w.scope and k.place = w.place
     order by i.number;
 end $$;
