@@ -14,6 +14,7 @@ from letta_common.errors import (
     BlockNotFound,
     ConversationNotFound,
     CursorNotFound,
+    IdempotencyConflict,
     InvalidArgument,
     ModelNotFound,
     RunNotActive,
@@ -88,6 +89,32 @@ async def test_the_same_request_makes_one_conversation(stubs):
 
     assert first.id == again.id
     assert await listed(stubs) == [first.id]
+
+
+async def forked(stubs, conversation_id, **more):
+    request = pb.ForkConversationRequest(conversation_id=conversation_id, **more)
+    return (await stubs.conversations.ForkConversation(request, timeout=5)).conversation
+
+
+async def test_a_fork_says_what_it_comes_from(stubs):
+    agent = await stubs.agent()
+    source = await made(stubs, agent.id)
+    await sent(stubs, source.id, "One.")
+    fork = await forked(stubs, source.id)
+    assert (fork.forked_from_id, fork.HasField("forked_at_message_id")) == (source.id, False)
+    assert await got(stubs, fork.id) == fork
+    assert not (await got(stubs, source.id)).HasField("forked_from_id")
+    for name in ("default", agent.id):
+        assert (await forked(stubs, name, agent_id=agent.id)).forked_from_id == agent.id
+
+
+async def test_the_same_request_makes_one_fork(stubs):
+    agent = await stubs.agent()
+    source = await made(stubs, agent.id)
+    one, again = [await forked(stubs, source.id, request_id="the-key") for _ in range(2)]
+    assert one == again
+    with pytest.raises(IdempotencyConflict):
+        await forked(stubs, agent.id, request_id="the-key")
 
 
 async def test_a_conversation_of_another_organization_is_not_found(stubs):

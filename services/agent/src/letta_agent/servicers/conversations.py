@@ -53,6 +53,17 @@ class ConversationServicer(conversation_service_pb2_grpc.ConversationServiceServ
         )
         return pb.CreateConversationResponse(conversation=made)
 
+    async def ForkConversation(self, request: pb.ForkConversationRequest, context: Call) -> pb.ForkConversationResponse:
+        made = await self._conversations.fork(
+            current_actor(),
+            request.conversation_id,
+            request.agent_id,
+            request.message_id,
+            request_id=request.request_id,
+            request_hash=self._digests.of(request),
+        )
+        return pb.ForkConversationResponse(conversation=made)
+
     async def GetConversation(self, request: pb.GetConversationRequest, context: Call) -> pb.GetConversationResponse:
         found = await self._stores.conversations.get(current_actor(), request.conversation_id)
         return pb.GetConversationResponse(conversation=found)

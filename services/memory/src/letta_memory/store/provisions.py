@@ -30,6 +30,7 @@ from letta_memory.domain.contexts import Status, owner_refusal
 from letta_memory.domain.messages import flags_of, search_text, types_of
 from letta_memory.domain.search.index import LateConversations
 from letta_memory.store.files.folders import folder_of, folder_query
+from letta_memory.store.forks import KEEP_SUMMARY, context_copies, own_labels
 from letta_memory.store.reading.directories import directories_of
 from letta_memory.store.rows import BLOCK_COLUMNS, MEMORY_ROW, block_of, block_values, memories_of
 from letta_memory.store.tables import folder_agents, folders
@@ -183,7 +184,11 @@ class Provisions:
         async with self._db.begin() as tx:
             await _require_agent(tx, org, new.agent_id)
             if await self._make_conversation(tx, org, new.agent_id, new.conversation_id, new.messages):
-                for label in new.isolated_block_labels:
+                labels: Sequence[str] = new.isolated_block_labels
+                if new.source_conversation_id:
+                    await self._copy_context(tx, org, new)
+                    labels = [*labels, *(await own_labels(tx, org, new.source_conversation_id))]
+                for label in dict.fromkeys(labels):
                     await self._isolate(tx, org, new, label)
             blocks = await tx.execute(
                 sa.text(
@@ -201,7 +206,12 @@ class Provisions:
             sa.text(
                 f"select {BLOCK_COLUMNS} from memory.blocks_of(:org, :agent, :conversation) b where b.label = :label"
             ),
-            {"org": org, "agent": new.agent_id, "conversation": new.conversation_id, "label": label},
+            {
+                "org": org,
+                "agent": new.agent_id,
+                "conversation": new.source_conversation_id or new.conversation_id,
+                "label": label,
+            },
         )
         row = found.one_or_none()
         if row is None:
@@ -216,6 +226,15 @@ class Provisions:
             ),
             {"org": org, "conversation": new.conversation_id, "id": copy, "label": label},
         )
+
+    async def _copy_context(self, tx: Connection, org: str, new: pb.ProvisionConversationRequest) -> None:
+        copies = await context_copies(tx, org, new)
+        place = {"org": org, "conversation": new.conversation_id, "agent": new.agent_id}
+        # Search finds what they are copies of, and would show everything twice.
+        found = {**message_columns(copies), "searches": [""] * len(copies)}
+        await tx.execute(_APPEND, {**place, "first": len(new.messages) + 1, **found})
+        await tx.execute(_ADVANCE, {**place, "n": len(copies)})
+        await tx.execute(KEEP_SUMMARY, place)
 
     async def deprovision_agent(self, actor: Actor, agent_id: str) -> None:
         """Remove what belongs to an agent alone."""

@@ -25,9 +25,10 @@ _sym_db = _symbol_database.Default()
 from google.api import field_behavior_pb2 as google_dot_api_dot_field__behavior__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 from letta.common.v1 import model_settings_pb2 as letta_dot_common_dot_v1_dot_model__settings__pb2
+from letta.jsonmap.v1 import annotations_pb2 as letta_dot_jsonmap_dot_v1_dot_annotations__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!letta/agent/v1/conversation.proto\x12\x0eletta.agent.v1\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a$letta/common/v1/model_settings.proto\"\xb9\x05\n\x0c\x43onversation\x12-\n\rcreated_by_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x03H\x00R\x0b\x63reatedById\x88\x01\x01\x12\x36\n\x12last_updated_by_id\x18\x02 \x01(\tB\x04\xe2\x41\x01\x03H\x01R\x0flastUpdatedById\x88\x01\x01\x12?\n\ncreated_at\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03R\tcreatedAt\x12?\n\nupdated_at\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03R\tupdatedAt\x12\x14\n\x02id\x18\x05 \x01(\tB\x04\xe2\x41\x01\x03R\x02id\x12\x1f\n\x08\x61gent_id\x18\x06 \x01(\tB\x04\xe2\x41\x01\x05R\x07\x61gentId\x12#\n\x07summary\x18\x07 \x01(\tB\x04\xe2\x41\x01\x01H\x02R\x07summary\x88\x01\x01\x12\x39\n\x16in_context_message_ids\x18\x08 \x03(\tB\x04\xe2\x41\x01\x03R\x13inContextMessageIds\x12\x32\n\x12isolated_block_ids\x18\t \x03(\tB\x04\xe2\x41\x01\x03R\x10isolatedBlockIds\x12\x1f\n\x05model\x18\n \x01(\tB\x04\xe2\x41\x01\x01H\x03R\x05model\x88\x01\x01\x12K\n\x0emodel_settings\x18\x0b \x01(\x0b\x32\x1e.letta.common.v1.ModelSettingsB\x04\xe2\x41\x01\x01R\rmodelSettings\x12H\n\x0flast_message_at\x18\x0c \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03R\rlastMessageAtB\x10\n\x0e_created_by_idB\x15\n\x13_last_updated_by_idB\n\n\x08_summaryB\x08\n\x06_modelb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!letta/agent/v1/conversation.proto\x12\x0eletta.agent.v1\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a$letta/common/v1/model_settings.proto\x1a\"letta/jsonmap/v1/annotations.proto\"\xde\x06\n\x0c\x43onversation\x12-\n\rcreated_by_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x03H\x00R\x0b\x63reatedById\x88\x01\x01\x12\x36\n\x12last_updated_by_id\x18\x02 \x01(\tB\x04\xe2\x41\x01\x03H\x01R\x0flastUpdatedById\x88\x01\x01\x12?\n\ncreated_at\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03R\tcreatedAt\x12?\n\nupdated_at\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03R\tupdatedAt\x12\x14\n\x02id\x18\x05 \x01(\tB\x04\xe2\x41\x01\x03R\x02id\x12\x1f\n\x08\x61gent_id\x18\x06 \x01(\tB\x04\xe2\x41\x01\x05R\x07\x61gentId\x12#\n\x07summary\x18\x07 \x01(\tB\x04\xe2\x41\x01\x01H\x02R\x07summary\x88\x01\x01\x12\x39\n\x16in_context_message_ids\x18\x08 \x03(\tB\x04\xe2\x41\x01\x03R\x13inContextMessageIds\x12\x32\n\x12isolated_block_ids\x18\t \x03(\tB\x04\xe2\x41\x01\x03R\x10isolatedBlockIds\x12\x1f\n\x05model\x18\n \x01(\tB\x04\xe2\x41\x01\x01H\x03R\x05model\x88\x01\x01\x12K\n\x0emodel_settings\x18\x0b \x01(\x0b\x32\x1e.letta.common.v1.ModelSettingsB\x04\xe2\x41\x01\x01R\rmodelSettings\x12H\n\x0flast_message_at\x18\x0c \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03R\rlastMessageAt\x12\x35\n\x0e\x66orked_from_id\x18\r \x01(\tB\n\xe2\x41\x01\x03\xca\xf3\x18\x02P\x01H\x04R\x0c\x66orkedFromId\x88\x01\x01\x12@\n\x14\x66orked_at_message_id\x18\x0e \x01(\tB\n\xe2\x41\x01\x03\xca\xf3\x18\x02P\x01H\x05R\x11\x66orkedAtMessageId\x88\x01\x01\x42\x10\n\x0e_created_by_idB\x15\n\x13_last_updated_by_idB\n\n\x08_summaryB\x08\n\x06_modelB\x11\n\x0f_forked_from_idB\x17\n\x15_forked_at_message_idb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -58,6 +59,10 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_CONVERSATION'].fields_by_name['model_settings']._serialized_options = b'\342A\001\001'
   _globals['_CONVERSATION'].fields_by_name['last_message_at']._loaded_options = None
   _globals['_CONVERSATION'].fields_by_name['last_message_at']._serialized_options = b'\342A\001\003'
-  _globals['_CONVERSATION']._serialized_start=158
-  _globals['_CONVERSATION']._serialized_end=855
+  _globals['_CONVERSATION'].fields_by_name['forked_from_id']._loaded_options = None
+  _globals['_CONVERSATION'].fields_by_name['forked_from_id']._serialized_options = b'\342A\001\003\312\363\030\002P\001'
+  _globals['_CONVERSATION'].fields_by_name['forked_at_message_id']._loaded_options = None
+  _globals['_CONVERSATION'].fields_by_name['forked_at_message_id']._serialized_options = b'\342A\001\003\312\363\030\002P\001'
+  _globals['_CONVERSATION']._serialized_start=194
+  _globals['_CONVERSATION']._serialized_end=1056
 # @@protoc_insertion_point(module_scope)

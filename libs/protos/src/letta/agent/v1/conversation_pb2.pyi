@@ -38,6 +38,8 @@ class Conversation(_message.Message):
     MODEL_FIELD_NUMBER: _builtins.int
     MODEL_SETTINGS_FIELD_NUMBER: _builtins.int
     LAST_MESSAGE_AT_FIELD_NUMBER: _builtins.int
+    FORKED_FROM_ID_FIELD_NUMBER: _builtins.int
+    FORKED_AT_MESSAGE_ID_FIELD_NUMBER: _builtins.int
     created_by_id: _builtins.str
     """User that made it. Output only."""
     last_updated_by_id: _builtins.str
@@ -50,6 +52,10 @@ class Conversation(_message.Message):
     """What it is about."""
     model: _builtins.str
     """Handle of its model; absent: the agent's."""
+    forked_from_id: _builtins.str
+    """Conversation whose context it began with; absent: none. Output only."""
+    forked_at_message_id: _builtins.str
+    """The last message that it took of that context; absent: all were taken. Output only."""
     @_builtins.property
     def created_at(self) -> _timestamp_pb2.Timestamp:
         """When it was made. Output only."""
@@ -89,13 +95,19 @@ class Conversation(_message.Message):
         model: _builtins.str | None = ...,
         model_settings: _model_settings_pb2.ModelSettings | None = ...,
         last_message_at: _timestamp_pb2.Timestamp | None = ...,
+        forked_from_id: _builtins.str | None = ...,
+        forked_at_message_id: _builtins.str | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_created_by_id", b"_created_by_id", "_last_updated_by_id", b"_last_updated_by_id", "_model", b"_model", "_summary", b"_summary", "created_at", b"created_at", "created_by_id", b"created_by_id", "last_message_at", b"last_message_at", "last_updated_by_id", b"last_updated_by_id", "model", b"model", "model_settings", b"model_settings", "summary", b"summary", "updated_at", b"updated_at"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_created_by_id", b"_created_by_id", "_forked_at_message_id", b"_forked_at_message_id", "_forked_from_id", b"_forked_from_id", "_last_updated_by_id", b"_last_updated_by_id", "_model", b"_model", "_summary", b"_summary", "created_at", b"created_at", "created_by_id", b"created_by_id", "forked_at_message_id", b"forked_at_message_id", "forked_from_id", b"forked_from_id", "last_message_at", b"last_message_at", "last_updated_by_id", b"last_updated_by_id", "model", b"model", "model_settings", b"model_settings", "summary", b"summary", "updated_at", b"updated_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_created_by_id", b"_created_by_id", "_last_updated_by_id", b"_last_updated_by_id", "_model", b"_model", "_summary", b"_summary", "agent_id", b"agent_id", "created_at", b"created_at", "created_by_id", b"created_by_id", "id", b"id", "in_context_message_ids", b"in_context_message_ids", "isolated_block_ids", b"isolated_block_ids", "last_message_at", b"last_message_at", "last_updated_by_id", b"last_updated_by_id", "model", b"model", "model_settings", b"model_settings", "summary", b"summary", "updated_at", b"updated_at"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_created_by_id", b"_created_by_id", "_forked_at_message_id", b"_forked_at_message_id", "_forked_from_id", b"_forked_from_id", "_last_updated_by_id", b"_last_updated_by_id", "_model", b"_model", "_summary", b"_summary", "agent_id", b"agent_id", "created_at", b"created_at", "created_by_id", b"created_by_id", "forked_at_message_id", b"forked_at_message_id", "forked_from_id", b"forked_from_id", "id", b"id", "in_context_message_ids", b"in_context_message_ids", "isolated_block_ids", b"isolated_block_ids", "last_message_at", b"last_message_at", "last_updated_by_id", b"last_updated_by_id", "model", b"model", "model_settings", b"model_settings", "summary", b"summary", "updated_at", b"updated_at"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__created_by_id: _TypeAlias = _typing.Literal["created_by_id"]  # noqa: Y015
     _WhichOneofArgType__created_by_id: _TypeAlias = _typing.Literal["_created_by_id", b"_created_by_id"]  # noqa: Y015
+    _WhichOneofReturnType__forked_at_message_id: _TypeAlias = _typing.Literal["forked_at_message_id"]  # noqa: Y015
+    _WhichOneofArgType__forked_at_message_id: _TypeAlias = _typing.Literal["_forked_at_message_id", b"_forked_at_message_id"]  # noqa: Y015
+    _WhichOneofReturnType__forked_from_id: _TypeAlias = _typing.Literal["forked_from_id"]  # noqa: Y015
+    _WhichOneofArgType__forked_from_id: _TypeAlias = _typing.Literal["_forked_from_id", b"_forked_from_id"]  # noqa: Y015
     _WhichOneofReturnType__last_updated_by_id: _TypeAlias = _typing.Literal["last_updated_by_id"]  # noqa: Y015
     _WhichOneofArgType__last_updated_by_id: _TypeAlias = _typing.Literal["_last_updated_by_id", b"_last_updated_by_id"]  # noqa: Y015
     _WhichOneofReturnType__model: _TypeAlias = _typing.Literal["model"]  # noqa: Y015
@@ -104,6 +116,10 @@ class Conversation(_message.Message):
     _WhichOneofArgType__summary: _TypeAlias = _typing.Literal["_summary", b"_summary"]  # noqa: Y015
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__created_by_id) -> _WhichOneofReturnType__created_by_id | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__forked_at_message_id) -> _WhichOneofReturnType__forked_at_message_id | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__forked_from_id) -> _WhichOneofReturnType__forked_from_id | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__last_updated_by_id) -> _WhichOneofReturnType__last_updated_by_id | None: ...
     @_typing.overload

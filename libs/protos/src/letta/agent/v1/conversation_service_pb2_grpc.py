@@ -40,6 +40,11 @@ class ConversationServiceStub:
                 request_serializer=letta_dot_agent_dot_v1_dot_conversation__service__pb2.CreateConversationRequest.SerializeToString,
                 response_deserializer=letta_dot_agent_dot_v1_dot_conversation__service__pb2.CreateConversationResponse.FromString,
                 _registered_method=True)
+        self.ForkConversation = channel.unary_unary(
+                '/letta.agent.v1.ConversationService/ForkConversation',
+                request_serializer=letta_dot_agent_dot_v1_dot_conversation__service__pb2.ForkConversationRequest.SerializeToString,
+                response_deserializer=letta_dot_agent_dot_v1_dot_conversation__service__pb2.ForkConversationResponse.FromString,
+                _registered_method=True)
         self.GetConversation = channel.unary_unary(
                 '/letta.agent.v1.ConversationService/GetConversation',
                 request_serializer=letta_dot_agent_dot_v1_dot_conversation__service__pb2.GetConversationRequest.SerializeToString,
@@ -98,6 +103,15 @@ class ConversationServiceServicer:
 
     def CreateConversation(self, request, context):
         """Makes a conversation. AGENT_NOT_FOUND; BLOCK_NOT_FOUND when the agent has no block of a label to isolate.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ForkConversation(self, request, context):
+        """Makes a conversation that begins with what another one has in context, and with copies of the blocks that it has of its own; the
+        system prompt is made anew. Messages get ids of their own. CONVERSATION_NOT_FOUND; MESSAGE_NOT_FOUND when the message is not in
+        context.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -181,6 +195,11 @@ def add_ConversationServiceServicer_to_server(servicer, server):
                     request_deserializer=letta_dot_agent_dot_v1_dot_conversation__service__pb2.CreateConversationRequest.FromString,
                     response_serializer=letta_dot_agent_dot_v1_dot_conversation__service__pb2.CreateConversationResponse.SerializeToString,
             ),
+            'ForkConversation': grpc.unary_unary_rpc_method_handler(
+                    servicer.ForkConversation,
+                    request_deserializer=letta_dot_agent_dot_v1_dot_conversation__service__pb2.ForkConversationRequest.FromString,
+                    response_serializer=letta_dot_agent_dot_v1_dot_conversation__service__pb2.ForkConversationResponse.SerializeToString,
+            ),
             'GetConversation': grpc.unary_unary_rpc_method_handler(
                     servicer.GetConversation,
                     request_deserializer=letta_dot_agent_dot_v1_dot_conversation__service__pb2.GetConversationRequest.FromString,
@@ -260,6 +279,33 @@ class ConversationService:
             '/letta.agent.v1.ConversationService/CreateConversation',
             letta_dot_agent_dot_v1_dot_conversation__service__pb2.CreateConversationRequest.SerializeToString,
             letta_dot_agent_dot_v1_dot_conversation__service__pb2.CreateConversationResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ForkConversation(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/letta.agent.v1.ConversationService/ForkConversation',
+            letta_dot_agent_dot_v1_dot_conversation__service__pb2.ForkConversationRequest.SerializeToString,
+            letta_dot_agent_dot_v1_dot_conversation__service__pb2.ForkConversationResponse.FromString,
             options,
             channel_credentials,
             insecure,

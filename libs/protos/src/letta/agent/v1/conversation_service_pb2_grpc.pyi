@@ -35,6 +35,11 @@ class ConversationServiceStub:
     def __new__(cls, channel: _aio.Channel) -> ConversationServiceAsyncStub: ...
     CreateConversation: _grpc.UnaryUnaryMultiCallable[_conversation_service_pb2.CreateConversationRequest, _conversation_service_pb2.CreateConversationResponse]
     """Makes a conversation. AGENT_NOT_FOUND; BLOCK_NOT_FOUND when the agent has no block of a label to isolate."""
+    ForkConversation: _grpc.UnaryUnaryMultiCallable[_conversation_service_pb2.ForkConversationRequest, _conversation_service_pb2.ForkConversationResponse]
+    """Makes a conversation that begins with what another one has in context, and with copies of the blocks that it has of its own; the
+    system prompt is made anew. Messages get ids of their own. CONVERSATION_NOT_FOUND; MESSAGE_NOT_FOUND when the message is not in
+    context.
+    """
     GetConversation: _grpc.UnaryUnaryMultiCallable[_conversation_service_pb2.GetConversationRequest, _conversation_service_pb2.GetConversationResponse]
     """Returns one conversation. CONVERSATION_NOT_FOUND when the organization has no such conversation."""
     ListConversations: _grpc.UnaryUnaryMultiCallable[_conversation_service_pb2.ListConversationsRequest, _conversation_service_pb2.ListConversationsResponse]
@@ -63,6 +68,11 @@ class ConversationServiceAsyncStub(ConversationServiceStub):
     def __init__(self, channel: _aio.Channel) -> None: ...
     CreateConversation: _aio.UnaryUnaryMultiCallable[_conversation_service_pb2.CreateConversationRequest, _conversation_service_pb2.CreateConversationResponse]  # type: ignore[assignment]
     """Makes a conversation. AGENT_NOT_FOUND; BLOCK_NOT_FOUND when the agent has no block of a label to isolate."""
+    ForkConversation: _aio.UnaryUnaryMultiCallable[_conversation_service_pb2.ForkConversationRequest, _conversation_service_pb2.ForkConversationResponse]  # type: ignore[assignment]
+    """Makes a conversation that begins with what another one has in context, and with copies of the blocks that it has of its own; the
+    system prompt is made anew. Messages get ids of their own. CONVERSATION_NOT_FOUND; MESSAGE_NOT_FOUND when the message is not in
+    context.
+    """
     GetConversation: _aio.UnaryUnaryMultiCallable[_conversation_service_pb2.GetConversationRequest, _conversation_service_pb2.GetConversationResponse]  # type: ignore[assignment]
     """Returns one conversation. CONVERSATION_NOT_FOUND when the organization has no such conversation."""
     ListConversations: _aio.UnaryUnaryMultiCallable[_conversation_service_pb2.ListConversationsRequest, _conversation_service_pb2.ListConversationsResponse]  # type: ignore[assignment]
@@ -94,6 +104,17 @@ class ConversationServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_conversation_service_pb2.CreateConversationResponse, _abc.Awaitable[_conversation_service_pb2.CreateConversationResponse]]:
         """Makes a conversation. AGENT_NOT_FOUND; BLOCK_NOT_FOUND when the agent has no block of a label to isolate."""
+
+    @_abc_1.abstractmethod
+    def ForkConversation(
+        self,
+        request: _conversation_service_pb2.ForkConversationRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_conversation_service_pb2.ForkConversationResponse, _abc.Awaitable[_conversation_service_pb2.ForkConversationResponse]]:
+        """Makes a conversation that begins with what another one has in context, and with copies of the blocks that it has of its own; the
+        system prompt is made anew. Messages get ids of their own. CONVERSATION_NOT_FOUND; MESSAGE_NOT_FOUND when the message is not in
+        context.
+        """
 
     @_abc_1.abstractmethod
     def GetConversation(

@@ -190,10 +190,18 @@ class ProvisionConversationRequest(_message.Message):
     CONVERSATION_ID_FIELD_NUMBER: _builtins.int
     MESSAGES_FIELD_NUMBER: _builtins.int
     ISOLATED_BLOCK_LABELS_FIELD_NUMBER: _builtins.int
+    SOURCE_CONVERSATION_ID_FIELD_NUMBER: _builtins.int
+    LAST_MESSAGE_ID_FIELD_NUMBER: _builtins.int
     agent_id: _builtins.str
     """The agent, `agent-<uuid>`."""
     conversation_id: _builtins.str
     """The conversation, `conv-<uuid>`."""
+    source_conversation_id: _builtins.str
+    """Conversation of the agent whose context the new one gets a copy of, behind the first messages, and copies of its blocks where
+    it has some of its own.
+    """
+    last_message_id: _builtins.str
+    """The last message to take of that context. Default: all of it."""
     @_builtins.property
     def messages(self) -> _containers.RepeatedCompositeFieldContainer[_message_pb2.Message]:
         """First messages."""
@@ -209,12 +217,21 @@ class ProvisionConversationRequest(_message.Message):
         conversation_id: _builtins.str = ...,
         messages: _abc.Iterable[_message_pb2.Message] | None = ...,
         isolated_block_labels: _abc.Iterable[_builtins.str] | None = ...,
+        source_conversation_id: _builtins.str | None = ...,
+        last_message_id: _builtins.str | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_last_message_id", b"_last_message_id", "_source_conversation_id", b"_source_conversation_id", "last_message_id", b"last_message_id", "source_conversation_id", b"source_conversation_id"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_id", b"agent_id", "conversation_id", b"conversation_id", "isolated_block_labels", b"isolated_block_labels", "messages", b"messages"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_last_message_id", b"_last_message_id", "_source_conversation_id", b"_source_conversation_id", "agent_id", b"agent_id", "conversation_id", b"conversation_id", "isolated_block_labels", b"isolated_block_labels", "last_message_id", b"last_message_id", "messages", b"messages", "source_conversation_id", b"source_conversation_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__last_message_id: _TypeAlias = _typing.Literal["last_message_id"]  # noqa: Y015
+    _WhichOneofArgType__last_message_id: _TypeAlias = _typing.Literal["_last_message_id", b"_last_message_id"]  # noqa: Y015
+    _WhichOneofReturnType__source_conversation_id: _TypeAlias = _typing.Literal["source_conversation_id"]  # noqa: Y015
+    _WhichOneofArgType__source_conversation_id: _TypeAlias = _typing.Literal["_source_conversation_id", b"_source_conversation_id"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__last_message_id) -> _WhichOneofReturnType__last_message_id | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__source_conversation_id) -> _WhichOneofReturnType__source_conversation_id | None: ...
 
 Global___ProvisionConversationRequest: _TypeAlias = ProvisionConversationRequest  # noqa: Y015
 

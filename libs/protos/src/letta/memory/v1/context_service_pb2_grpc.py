@@ -147,7 +147,8 @@ class ContextServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ProvisionConversation(self, request, context):
-        """Makes the memory of a further conversation of an agent. A repeat changes nothing.
+        """Makes the memory of a further conversation of an agent. A repeat changes nothing. CONVERSATION_NOT_FOUND when the agent has no
+        such source, MESSAGE_NOT_FOUND when the last message to take is not in its context.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

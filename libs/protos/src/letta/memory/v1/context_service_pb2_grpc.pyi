@@ -50,7 +50,9 @@ class ContextServiceStub:
     nothing.
     """
     ProvisionConversation: _grpc.UnaryUnaryMultiCallable[_context_service_pb2.ProvisionConversationRequest, _context_service_pb2.ProvisionConversationResponse]
-    """Makes the memory of a further conversation of an agent. A repeat changes nothing."""
+    """Makes the memory of a further conversation of an agent. A repeat changes nothing. CONVERSATION_NOT_FOUND when the agent has no
+    such source, MESSAGE_NOT_FOUND when the last message to take is not in its context.
+    """
     DeprovisionConversation: _grpc.UnaryUnaryMultiCallable[_context_service_pb2.DeprovisionConversationRequest, _context_service_pb2.DeprovisionConversationResponse]
     """Removes a conversation and its messages. A repeat changes nothing."""
     BeginStep: _grpc.UnaryUnaryMultiCallable[_context_service_pb2.BeginStepRequest, _context_service_pb2.BeginStepResponse]
@@ -107,7 +109,9 @@ class ContextServiceAsyncStub(ContextServiceStub):
     nothing.
     """
     ProvisionConversation: _aio.UnaryUnaryMultiCallable[_context_service_pb2.ProvisionConversationRequest, _context_service_pb2.ProvisionConversationResponse]  # type: ignore[assignment]
-    """Makes the memory of a further conversation of an agent. A repeat changes nothing."""
+    """Makes the memory of a further conversation of an agent. A repeat changes nothing. CONVERSATION_NOT_FOUND when the agent has no
+    such source, MESSAGE_NOT_FOUND when the last message to take is not in its context.
+    """
     DeprovisionConversation: _aio.UnaryUnaryMultiCallable[_context_service_pb2.DeprovisionConversationRequest, _context_service_pb2.DeprovisionConversationResponse]  # type: ignore[assignment]
     """Removes a conversation and its messages. A repeat changes nothing."""
     BeginStep: _aio.UnaryUnaryMultiCallable[_context_service_pb2.BeginStepRequest, _context_service_pb2.BeginStepResponse]  # type: ignore[assignment]
@@ -185,7 +189,9 @@ class ContextServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _context_service_pb2.ProvisionConversationRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_context_service_pb2.ProvisionConversationResponse, _abc.Awaitable[_context_service_pb2.ProvisionConversationResponse]]:
-        """Makes the memory of a further conversation of an agent. A repeat changes nothing."""
+        """Makes the memory of a further conversation of an agent. A repeat changes nothing. CONVERSATION_NOT_FOUND when the agent has no
+        such source, MESSAGE_NOT_FOUND when the last message to take is not in its context.
+        """
 
     @_abc_1.abstractmethod
     def DeprovisionConversation(

@@ -14,7 +14,7 @@ from letta_agent.domain.agents.agents import Agents
 from letta_agent.domain.agents.records import Stage
 from letta_agent.domain.journal.passports import Passport
 from letta_agent.domain.peers.credentials import CredentialPeer
-from letta_agent.domain.peers.memory import MemoryPeer, Message
+from letta_agent.domain.peers.memory import ForkSource, MemoryPeer, Message
 from letta_agent.domain.peers.models import ModelPeer
 from letta_common.actor import Actor, acting_as
 from letta_common.clock import Clock
@@ -105,15 +105,49 @@ class Conversations:
         request_hash: bytes = b"",
     ) -> Conversation:
         """Make a conversation. Raises AgentNotFound, ModelNotFound, BlockNotFound and IdempotencyConflict."""
-        first = await self._agents.first_message(actor, draft.agent_id)
         if draft.model:
             draft.model = (await self._models.model(draft.model)).handle
+        return await self._make(actor, draft, tuple(isolated_labels), request_id, request_hash)
+
+    async def fork(
+        self,
+        actor: Actor,
+        conversation_id: str,
+        agent_id: str,
+        last_message_id: str,
+        *,
+        request_id: str = "",
+        request_hash: bytes = b"",
+    ) -> Conversation:
+        """Make a conversation that begins with the context of another one, up to a message if one is named.
+
+        Raises:
+            AgentNotFound, ConversationNotFound, MessageNotFound, IdempotencyConflict: as the contract says.
+        """
+        agent_id, source_id = await self.thread(actor, conversation_id, agent_id)
+        draft = Conversation(agent_id=agent_id, forked_from_id=source_id)
+        if last_message_id:
+            draft.forked_at_message_id = last_message_id
+        if source_id != agent_id:
+            source = await self._store.get(actor, source_id)
+            if source.HasField("summary"):
+                draft.summary = source.summary
+            if source.HasField("model"):
+                draft.model = source.model
+            if source.HasField("model_settings"):
+                draft.model_settings.CopyFrom(source.model_settings)
+        return await self._make(actor, draft, (), request_id, request_hash)
+
+    async def _make(
+        self, actor: Actor, draft: Conversation, isolated_labels: tuple[str, ...], request_id: str, request_hash: bytes
+    ) -> Conversation:
+        first = await self._agents.first_message(actor, draft.agent_id)
         now = self._clock.now()
         draft.id = new_id("conv")
         draft.created_by_id = draft.last_updated_by_id = actor.user_id
         draft.created_at.FromDatetime(now)
         draft.updated_at.FromDatetime(now)
-        stored = StoredConversation(draft, tuple(isolated_labels), request_id, Stage.MAKING, request_hash)
+        stored = StoredConversation(draft, isolated_labels, request_id, Stage.MAKING, request_hash)
         if not await self._store.create(actor, stored):
             stored = await self._store.get_by_request(actor, request_id)
             require_same(stored.request_hash, request_hash)
@@ -198,12 +232,16 @@ class Conversations:
                 draft.id,
                 [first],
                 stored.isolated_labels,
+                ForkSource(draft.forked_from_id, draft.forked_at_message_id),
             )
         except AppError as error:
-            # A block to isolate does not exist: no repeat would mend that.
+            # A block to isolate does not exist, or what to begin with: no repeat would mend that.
             if error.code is Code.NOT_FOUND:
                 await self._store.delete(actor, draft.id)
             raise
+        if draft.forked_from_id and made:
+            # Its blocks hold something else than those of the agent, of which the first message tells.
+            await self._agents.recompile(actor, draft.agent_id, draft.id)
         await self._store.finish(actor, draft.id, made)
         draft.isolated_block_ids.extend(made)
         return draft

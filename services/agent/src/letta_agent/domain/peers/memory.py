@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from letta.common.v1 import letta_message_pb2, message_pb2
 from letta.memory.v1 import agent_file_pb2, agent_file_service_pb2, block_pb2, message_service_pb2, passage_service_pb2
@@ -13,6 +13,13 @@ Block = block_pb2.Block
 Directories = agent_file_pb2.Directories
 LettaMessage = letta_message_pb2.LettaMessage
 Message = message_pb2.Message
+
+
+class ForkSource(NamedTuple):
+    """What a conversation begins with: the context of another one, up to a message; nothing where it names none."""
+
+    conversation_id: str = ""
+    last_message_id: str = ""
 
 
 class MemoryPeer(Protocol):
@@ -40,9 +47,19 @@ class MemoryPeer(Protocol):
         ...
 
     async def provision_conversation(
-        self, agent_id: str, conversation_id: str, messages: Sequence[Message], isolated_labels: Sequence[str]
+        self,
+        agent_id: str,
+        conversation_id: str,
+        messages: Sequence[Message],
+        isolated_labels: Sequence[str],
+        source: ForkSource,
     ) -> tuple[str, ...]:
-        """Make the memory of a further conversation; return the copies of blocks made. Raises BlockNotFound."""
+        """Make the memory of a further conversation; return the copies of blocks made.
+
+        Raises:
+            BlockNotFound: the agent has no block of a label.
+            ConversationNotFound, MessageNotFound: the source is none, or has no such message in context.
+        """
         ...
 
     async def deprovision_conversation(self, agent_id: str, conversation_id: str) -> None:
