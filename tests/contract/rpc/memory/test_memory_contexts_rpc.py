@@ -310,39 +310,6 @@ async def test_a_conversation_has_its_own_messages_and_isolated_blocks(memory: A
         await memory.contexts.BeginStep(begin, timeout=10)
 
 
-async def test_a_conversation_begins_with_the_context_of_another_one(memory: Any) -> None:
-    agent, conversation = await memory.agent("human"), new_id("conv")
-    run, _ = await memory.begin(agent, "hello")
-    await memory.commit(agent, run, "hi")
-    request = pb.ProvisionConversationRequest(
-        agent_id=agent,
-        conversation_id=conversation,
-        messages=[memory.message(1, "own system")],
-        source_conversation_id=agent,
-    )
-    first = await memory.contexts.ProvisionConversation(request, timeout=10)
-    assert first == await memory.contexts.ProvisionConversation(request, timeout=10)
-    found = await context_of(memory, agent, conversation)
-    assert memory.texts(found.messages) == ["own system", *memory.texts((await context_of(memory, agent)).messages)[1:]]
-    assert [message_pb2.Message.FromString(message).run_id for message in found.messages] == [""] * 3
-    assert found.message_count == 3
-
-    stranger = await memory.agent()
-    other = pb.ProvisionConversationRequest(
-        agent_id=stranger, conversation_id=new_id("conv"), source_conversation_id=agent
-    )
-    with pytest.raises(ConversationNotFound):
-        await memory.contexts.ProvisionConversation(other, timeout=10)
-    with memory.actor(memory.BOB), pytest.raises(AgentNotFound):
-        await memory.contexts.ProvisionConversation(request, timeout=10)
-    request.conversation_id, request.last_message_id = new_id("conv"), new_id("message")
-    del request.messages[:]
-    with pytest.raises(MessageNotFound):
-        await memory.contexts.ProvisionConversation(request, timeout=10)
-    with pytest.raises(ConversationNotFound):
-        await context_of(memory, agent, request.conversation_id)
-
-
 async def test_isolating_an_unknown_label_makes_nothing(memory: Any) -> None:
     agent, conversation = await memory.agent(), new_id("conv")
     request = pb.ProvisionConversationRequest(

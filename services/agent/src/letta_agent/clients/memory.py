@@ -23,7 +23,7 @@ from letta.memory.v1 import (
 from letta.memory.v1 import context_service_pb2 as pb
 from letta_agent.clients.held_contexts import HeldContexts
 from letta_agent.clients.patience import AWAY, patiently
-from letta_agent.domain.peers.memory import Block, ForkSource, LettaMessage, Message
+from letta_agent.domain.peers.memory import Block, LettaMessage, Message
 
 TIMEOUT = 15.0  # covers the 5 s that memory gives an embedder while a passage is written
 GREP_TIMEOUT = 75.0  # covers the 30 s that a search waits for its turn, and the 30 s that it may take
@@ -79,7 +79,8 @@ class MemoryClient:
         conversation_id: str,
         messages: Sequence[Message],
         isolated_labels: Sequence[str],
-        source: ForkSource,
+        source_id: str,
+        last_message_id: str,
     ) -> tuple[str, ...]:
         """Make the memory of a further conversation; return the copies of blocks made."""
         request = pb.ProvisionConversationRequest(
@@ -87,8 +88,8 @@ class MemoryClient:
             conversation_id=conversation_id,
             messages=messages,
             isolated_block_labels=isolated_labels,
-            source_conversation_id=source.conversation_id or None,
-            last_message_id=source.last_message_id or None,
+            source_conversation_id=source_id or None,
+            last_message_id=last_message_id or None,
         )
         answer = await self._contexts.ProvisionConversation(request, timeout=TIMEOUT)
         return tuple(answer.isolated_block_ids)

@@ -14,7 +14,7 @@ from letta_agent.domain.agents.agents import Agents
 from letta_agent.domain.agents.records import Stage
 from letta_agent.domain.journal.passports import Passport
 from letta_agent.domain.peers.credentials import CredentialPeer
-from letta_agent.domain.peers.memory import ForkSource, MemoryPeer, Message
+from letta_agent.domain.peers.memory import MemoryPeer, Message
 from letta_agent.domain.peers.models import ModelPeer
 from letta_common.actor import Actor, acting_as
 from letta_common.clock import Clock
@@ -232,7 +232,8 @@ class Conversations:
                 draft.id,
                 [first],
                 stored.isolated_labels,
-                ForkSource(draft.forked_from_id, draft.forked_at_message_id),
+                draft.forked_from_id,
+                draft.forked_at_message_id,
             )
         except AppError as error:
             # A block to isolate does not exist, or what to begin with: no repeat would mend that.

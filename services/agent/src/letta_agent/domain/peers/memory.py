@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
 from letta.common.v1 import letta_message_pb2, message_pb2
 from letta.memory.v1 import agent_file_pb2, agent_file_service_pb2, block_pb2, message_service_pb2, passage_service_pb2
@@ -13,13 +13,6 @@ Block = block_pb2.Block
 Directories = agent_file_pb2.Directories
 LettaMessage = letta_message_pb2.LettaMessage
 Message = message_pb2.Message
-
-
-class ForkSource(NamedTuple):
-    """What a conversation begins with: the context of another one, up to a message; nothing where it names none."""
-
-    conversation_id: str = ""
-    last_message_id: str = ""
 
 
 class MemoryPeer(Protocol):
@@ -52,9 +45,12 @@ class MemoryPeer(Protocol):
         conversation_id: str,
         messages: Sequence[Message],
         isolated_labels: Sequence[str],
-        source: ForkSource,
+        source_id: str,
+        last_message_id: str,
     ) -> tuple[str, ...]:
         """Make the memory of a further conversation; return the copies of blocks made.
+
+        It begins with the context of its source, if it has one, up to a message if one is named.
 
         Raises:
             BlockNotFound: the agent has no block of a label.
