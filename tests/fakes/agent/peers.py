@@ -119,7 +119,9 @@ class TwinMemory:
         self.threads.pop(agent_id, None)
         self.blocks.pop(agent_id, None)
 
-    async def provision_conversation(self, agent_id, conversation_id, messages, isolated_labels, source_id, _):
+    async def provision_conversation(
+        self, agent_id, conversation_id, messages, isolated_labels, *, source_id, last_message_id
+    ):
         taken = self.threads[source_id].messages[1:] if source_id else []
         self.threads[conversation_id] = Thread([*(m.SerializeToString() for m in messages), *taken])
         return tuple(f"block-copy-{label}" for label in isolated_labels)

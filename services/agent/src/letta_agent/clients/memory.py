@@ -79,6 +79,7 @@ class MemoryClient:
         conversation_id: str,
         messages: Sequence[Message],
         isolated_labels: Sequence[str],
+        *,
         source_id: str,
         last_message_id: str,
     ) -> tuple[str, ...]:

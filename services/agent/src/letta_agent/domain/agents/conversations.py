@@ -232,8 +232,8 @@ class Conversations:
                 draft.id,
                 [first],
                 stored.isolated_labels,
-                draft.forked_from_id,
-                draft.forked_at_message_id,
+                source_id=draft.forked_from_id,
+                last_message_id=draft.forked_at_message_id,
             )
         except AppError as error:
             # A block to isolate does not exist, or what to begin with: no repeat would mend that.

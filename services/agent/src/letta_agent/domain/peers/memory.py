@@ -45,6 +45,7 @@ class MemoryPeer(Protocol):
         conversation_id: str,
         messages: Sequence[Message],
         isolated_labels: Sequence[str],
+        *,
         source_id: str,
         last_message_id: str,
     ) -> tuple[str, ...]:
