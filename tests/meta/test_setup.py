@@ -6,6 +6,7 @@ import os
 import re
 import shutil
 import subprocess
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -64,6 +65,15 @@ def test_a_missing_python_is_said(tree: Path):
 
 def test_a_python_without_venv_is_said(tree: Path):
     assert "python3-venv" in refused(make(tree, python_of(tree / "bin" / "python", "3.12.1", venv=False)))
+
+
+def test_the_whole_product_reads_every_format_of_files():
+    formats = tomllib.loads((ROOT / "libs/documents/pyproject.toml").read_text())["project"]["optional-dependencies"]
+    names = {re.split(r"[\[><=]", one)[0] for one in formats["formats"]}
+    locked = {line.partition("==")[0] for line in (ROOT / "requirements.lock").read_text().splitlines()}
+
+    assert names
+    assert names <= locked
 
 
 @pytest.mark.parametrize("lock", ["requirements.lock", "requirements-dev.lock"])
