@@ -32,6 +32,7 @@ BODIES: dict[str, Callable[[str], dict[str, Any]]] = {
         "agent": {"name": text, "model": "builtin/echo", "secret_values": {"A": "1", "B": "2"}}
     },
     "CreateConversation": lambda text: {"summary": text},
+    "ForkConversation": lambda text: {"agent_id": text, "message_id": None},
     "CreateBlock": lambda text: {"block": {"label": "notes", "value": text}},
     "CreateArchive": lambda text: {"name": text},
     "CreateFolder": lambda text: {"name": f"keyed {text}"},

@@ -59,8 +59,8 @@ def begin(http_url: str, holder: psycopg.Connection) -> tuple[str, str]:
         file_id = derived_id("file", org, place, "key")
         chunk = derived_id("passage", org, file_id, str(BLOCKED))
         holder.execute(
-            "insert into memory.passages (organization_id, archive_id, id, text, created_at, updated_at) "
-            "values (%s, %s, %s, '', now(), now())",
+            "insert into memory.passages (organization_id, archive_id, id, text, created_at, updated_at, scope, place) "
+            "values (%s, %s, %s, '', now(), now(), 0, 0)",
             (org, place, chunk),
         )
         sent = http.post(

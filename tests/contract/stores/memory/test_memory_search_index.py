@@ -374,6 +374,12 @@ async def test_accents_widths_and_texts_without_spaces_are_found(store: Store, t
     assert await store.heard(query) == [text]
 
 
+async def test_a_text_of_more_words_than_postgres_takes_is_found_by_those_it_begins_with(store: Store) -> None:
+    text = "".join(chr(0x4E00 + number % 20_000) + chr(0x4E00 + number * 7 % 20_000) for number in range(60_000))
+    [made] = await store.write(text)
+    assert await store.found(made.archive_id, text[:4]) == [text]
+
+
 async def test_a_text_is_found_by_its_date_and_its_speaker(store: Store) -> None:
     await store.write("Ann: I moved", "Bob: I moved too")
     archive_id = (await store.write("a note"))[0].archive_id
