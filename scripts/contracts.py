@@ -9,9 +9,11 @@ from dataclasses import dataclass
 from functools import cache, cached_property
 from pathlib import Path
 
-from google.api import annotations_pb2, field_behavior_pb2  # noqa: F401  # the second makes an option readable
+from google.api import annotations_pb2, field_behavior_pb2  # noqa: F401
 from google.protobuf import descriptor_pb2
 
+# What is imported before the contracts are read makes its options readable.
+from buf.validate import validate_pb2  # noqa: F401
 from letta.jsonmap.v1 import annotations_pb2 as jsonmap
 
 ROOT = Path(__file__).resolve().parent.parent
