@@ -85,6 +85,29 @@ def test_what_is_forked_is_found_once(client, agent):
     assert sum("quokka" in str(one) for one in found if one.message_type == "user_message") == 1
 
 
+def test_a_fork_leaves_the_approval_to_its_source(client, agent):
+    source = 'def pay() -> str:\n    """Pay the bill."""\n    return "paid"\n'
+    tool = client.tools.upsert(source_code=source, default_requires_approval=True)
+    client.agents.tools.attach(tool.id, agent_id=agent.id)
+    asked = client.agents.messages.create(agent.id, input="CALL pay {}")
+    fork = client.conversations.fork("default", agent_id=agent.id)
+
+    tell(client, fork.id, "Hello!")
+
+    approval = {"type": "approval", "tool_call_id": asked.messages[-1].tool_call.tool_call_id, "approve": True}
+    done = client.agents.messages.create(agent.id, messages=[{"type": "approval", "approvals": [approval]}])
+    assert said(client, fork.id) == ["CALL pay {}", "Hello!"]
+    listed = client.conversations.messages.list(fork.id, order="asc").items
+    assert [m.message_type for m in listed[2:]] == [
+        "approval_request_message",
+        "tool_return_message",
+        "user_message",
+        "assistant_message",
+    ]
+    assert (listed[3].status, "forked before" in listed[3].tool_return) == ("error", True)
+    assert [m.tool_return for m in done.messages if m.message_type == "tool_return_message"] == ["paid"]
+
+
 def test_nothing_is_forked_of_what_is_not_there(client, agent):
     for conversation_id in (f"conv-{UNKNOWN}", f"agent-{UNKNOWN}"):
         with pytest.raises(NotFoundError):

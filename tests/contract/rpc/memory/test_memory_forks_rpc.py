@@ -52,3 +52,32 @@ async def test_a_conversation_begins_with_the_context_of_another_one(memory: Any
         await memory.contexts.ProvisionConversation(request, timeout=10)
     with pytest.raises(ConversationNotFound):
         await context_of(memory, agent, request.conversation_id)
+
+
+async def test_calls_that_nobody_answers_are_answered_by_the_fork(memory: Any) -> None:
+    """Vendors refuse a transcript with an open call: one that waits for approval, or whose answer is not taken."""
+    agent = await memory.agent("human")
+    run, _ = await memory.begin(agent, "pay both")
+    asked = message_pb2.Message(id=new_id("message"), role=message_pb2.MESSAGE_ROLE_ASSISTANT)
+    asked.created_at.GetCurrentTime()
+    for call_id in ("one", "two"):
+        asked.parts.add(tool_call=message_pb2.ToolCallContent(id=call_id, name="pay", input="{}"))
+    first = message_pb2.Message(id=new_id("message"), role=message_pb2.MESSAGE_ROLE_TOOL)
+    first.created_at.GetCurrentTime()
+    first.parts.add(tool_return=message_pb2.ToolReturnContent(tool_call_id="one", name="pay", content="paid"))
+    await memory.contexts.CommitStep(
+        pb.CommitStepRequest(
+            agent_id=agent, conversation_id=agent, run_id=run, fence=1, step_index=0, messages=[asked, first]
+        ),
+        timeout=10,
+    )
+
+    for last, left in ((asked.id, ["one", "two"]), (first.id, ["two"])):
+        request = pb.ProvisionConversationRequest(
+            agent_id=agent, conversation_id=new_id("conv"), source_conversation_id=agent, last_message_id=last
+        )
+        await memory.contexts.ProvisionConversation(request, timeout=10)
+        found = (await context_of(memory, agent, request.conversation_id)).messages
+        closing = message_pb2.Message.FromString(found[-1])
+        assert [part.tool_return.tool_call_id for part in closing.parts] == left
+        assert all(part.tool_return.is_error and "forked before" in part.tool_return.content for part in closing.parts)

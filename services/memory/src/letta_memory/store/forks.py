@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from datetime import timedelta
+
 import sqlalchemy as sa
 
-from letta.common.v1.message_pb2 import MESSAGE_ROLE_SUMMARY, Message
+from letta.common.v1.message_pb2 import MESSAGE_ROLE_SUMMARY, MESSAGE_ROLE_TOOL, Message, ToolReturnContent
 from letta.memory.v1.context_service_pb2 import ProvisionConversationRequest
 from letta_common.errors import ConversationNotFound, MessageNotFound
 from letta_common.values.ids import derived_id
+from letta_common.values.times import time_of
 from letta_postgres.connections import Connection
 
+OPEN_CALL = "Error: the conversation was forked before this call was answered; whether it was made is not known here."
 _CONTEXT = sa.text(
     "select memory.window_of(c) from memory.conversations c "
     "where c.organization_id = :org and c.id = :conversation and c.agent_id = :agent for key share"
@@ -39,7 +44,8 @@ async def context_copies(tx: Connection, org: str, new: ProvisionConversationReq
     messages = [Message.FromString(body) for body in row[0]]
     if new.last_message_id:
         messages = messages[: _place_of(messages, new.last_message_id) + 1]
-    return [_copy(org, new.conversation_id, message) for message in messages[1:]]
+    copies = [_copy(org, new.conversation_id, message) for message in messages[1:]]
+    return copies + _answers(org, new.conversation_id, copies)
 
 
 async def own_labels(tx: Connection, org: str, conversation_id: str) -> list[str]:
@@ -53,6 +59,21 @@ def _place_of(messages: list[Message], message_id: str) -> int:
             return place
     text = f"message {message_id} is not in the context of the conversation; ask GetContext what is"
     raise MessageNotFound(text, message_id=message_id)
+
+
+def _answers(org: str, conversation_id: str, copies: Sequence[Message]) -> list[Message]:
+    """Return what answers the calls that nobody answers here: vendors refuse a transcript with an open one."""
+    parts = [part for message in copies for part in message.parts]
+    answered = {part.tool_return.tool_call_id for part in parts if part.HasField("tool_return")}
+    left = [part.tool_call for part in parts if part.HasField("tool_call") and part.tool_call.id not in answered]
+    if not left:
+        return []
+    made = Message(id=derived_id("message", org, conversation_id, "open calls"), role=MESSAGE_ROLE_TOOL)
+    made.created_at.FromDatetime(time_of(copies[-1].created_at) + timedelta(microseconds=1))
+    for call in left:
+        returned = ToolReturnContent(tool_call_id=call.id, name=call.name, content=OPEN_CALL, is_error=True)
+        made.parts.add(tool_return=returned)
+    return [made]
 
 
 def _copy(org: str, conversation_id: str, message: Message) -> Message:

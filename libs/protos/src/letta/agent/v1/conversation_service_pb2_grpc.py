@@ -110,7 +110,8 @@ class ConversationServiceServicer:
 
     def ForkConversation(self, request, context):
         """Makes a conversation that begins with what another one has in context, and with copies of the blocks that it has of its own; the
-        system prompt is made anew. Messages get ids of their own. CONVERSATION_NOT_FOUND; MESSAGE_NOT_FOUND when the message is not in
+        system prompt is made anew. Messages get ids of their own; calls that nobody has answered there are answered as failed here.
+        CONVERSATION_NOT_FOUND; MESSAGE_NOT_FOUND when the message is not in
         context.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)

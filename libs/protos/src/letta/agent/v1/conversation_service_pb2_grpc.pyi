@@ -37,7 +37,8 @@ class ConversationServiceStub:
     """Makes a conversation. AGENT_NOT_FOUND; BLOCK_NOT_FOUND when the agent has no block of a label to isolate."""
     ForkConversation: _grpc.UnaryUnaryMultiCallable[_conversation_service_pb2.ForkConversationRequest, _conversation_service_pb2.ForkConversationResponse]
     """Makes a conversation that begins with what another one has in context, and with copies of the blocks that it has of its own; the
-    system prompt is made anew. Messages get ids of their own. CONVERSATION_NOT_FOUND; MESSAGE_NOT_FOUND when the message is not in
+    system prompt is made anew. Messages get ids of their own; calls that nobody has answered there are answered as failed here.
+    CONVERSATION_NOT_FOUND; MESSAGE_NOT_FOUND when the message is not in
     context.
     """
     GetConversation: _grpc.UnaryUnaryMultiCallable[_conversation_service_pb2.GetConversationRequest, _conversation_service_pb2.GetConversationResponse]
@@ -70,7 +71,8 @@ class ConversationServiceAsyncStub(ConversationServiceStub):
     """Makes a conversation. AGENT_NOT_FOUND; BLOCK_NOT_FOUND when the agent has no block of a label to isolate."""
     ForkConversation: _aio.UnaryUnaryMultiCallable[_conversation_service_pb2.ForkConversationRequest, _conversation_service_pb2.ForkConversationResponse]  # type: ignore[assignment]
     """Makes a conversation that begins with what another one has in context, and with copies of the blocks that it has of its own; the
-    system prompt is made anew. Messages get ids of their own. CONVERSATION_NOT_FOUND; MESSAGE_NOT_FOUND when the message is not in
+    system prompt is made anew. Messages get ids of their own; calls that nobody has answered there are answered as failed here.
+    CONVERSATION_NOT_FOUND; MESSAGE_NOT_FOUND when the message is not in
     context.
     """
     GetConversation: _aio.UnaryUnaryMultiCallable[_conversation_service_pb2.GetConversationRequest, _conversation_service_pb2.GetConversationResponse]  # type: ignore[assignment]
@@ -112,7 +114,8 @@ class ConversationServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_conversation_service_pb2.ForkConversationResponse, _abc.Awaitable[_conversation_service_pb2.ForkConversationResponse]]:
         """Makes a conversation that begins with what another one has in context, and with copies of the blocks that it has of its own; the
-        system prompt is made anew. Messages get ids of their own. CONVERSATION_NOT_FOUND; MESSAGE_NOT_FOUND when the message is not in
+        system prompt is made anew. Messages get ids of their own; calls that nobody has answered there are answered as failed here.
+        CONVERSATION_NOT_FOUND; MESSAGE_NOT_FOUND when the message is not in
         context.
         """
 
