@@ -60,6 +60,10 @@ async def test_calls_that_nobody_answers_are_answered_by_the_fork(memory: Any) -
     run, _ = await memory.begin(agent, "pay both")
     asked = message_pb2.Message(id=new_id("message"), role=message_pb2.MESSAGE_ROLE_ASSISTANT)
     asked.created_at.GetCurrentTime()
+    earlier = message_pb2.Message(id=new_id("message"), role=message_pb2.MESSAGE_ROLE_TOOL)
+    earlier.created_at.GetCurrentTime()
+    # Of a vendor that gives a later call the same id.
+    earlier.parts.add(tool_return=message_pb2.ToolReturnContent(tool_call_id="two", name="pay", content="paid"))
     for call_id in ("one", "two"):
         asked.parts.add(tool_call=message_pb2.ToolCallContent(id=call_id, name="pay", input="{}"))
     first = message_pb2.Message(id=new_id("message"), role=message_pb2.MESSAGE_ROLE_TOOL)
@@ -67,7 +71,7 @@ async def test_calls_that_nobody_answers_are_answered_by_the_fork(memory: Any) -
     first.parts.add(tool_return=message_pb2.ToolReturnContent(tool_call_id="one", name="pay", content="paid"))
     await memory.contexts.CommitStep(
         pb.CommitStepRequest(
-            agent_id=agent, conversation_id=agent, run_id=run, fence=1, step_index=0, messages=[asked, first]
+            agent_id=agent, conversation_id=agent, run_id=run, fence=1, step_index=0, messages=[earlier, asked, first]
         ),
         timeout=10,
     )

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from datetime import timedelta
 
 import sqlalchemy as sa
 
-from letta.common.v1.message_pb2 import MESSAGE_ROLE_SUMMARY, MESSAGE_ROLE_TOOL, Message, ToolReturnContent
+from letta.common.v1.message_pb2 import (
+    MESSAGE_ROLE_SUMMARY,
+    MESSAGE_ROLE_TOOL,
+    Message,
+    ToolCallContent,
+    ToolReturnContent,
+)
 from letta.memory.v1.context_service_pb2 import ProvisionConversationRequest
 from letta_common.errors import ConversationNotFound, MessageNotFound
 from letta_common.values.ids import derived_id
@@ -41,16 +48,21 @@ async def context_copies(tx: Connection, org: str, new: ProvisionConversationReq
     row = (await tx.execute(_CONTEXT, {"org": org, "conversation": source, "agent": new.agent_id})).one_or_none()
     if row is None:
         raise ConversationNotFound(f"conversation {source} not found", conversation_id=source)
-    messages = [Message.FromString(body) for body in row[0]]
-    if new.last_message_id:
-        messages = messages[: _place_of(messages, new.last_message_id) + 1]
-    copies = [_copy(org, new.conversation_id, message) for message in messages[1:]]
-    return copies + _answers(org, new.conversation_id, copies)
+    # In a thread, as a context may have so many messages that others would wait.
+    return await asyncio.to_thread(_copies, org, new, row[0])
 
 
 async def own_labels(tx: Connection, org: str, conversation_id: str) -> list[str]:
     """Return the labels of which a conversation has blocks of its own."""
     return [row[0] for row in await tx.execute(_OWN_LABELS, {"org": org, "conversation": conversation_id})]
+
+
+def _copies(org: str, new: ProvisionConversationRequest, bodies: Sequence[bytes]) -> list[Message]:
+    messages = [Message.FromString(body) for body in bodies]
+    if new.last_message_id:
+        messages = messages[: _place_of(messages, new.last_message_id) + 1]
+    copies = [_copy(org, new.conversation_id, message) for message in messages[1:]]
+    return copies + _answers(org, new.conversation_id, copies)
 
 
 def _place_of(messages: list[Message], message_id: str) -> int:
@@ -63,14 +75,18 @@ def _place_of(messages: list[Message], message_id: str) -> int:
 
 def _answers(org: str, conversation_id: str, copies: Sequence[Message]) -> list[Message]:
     """Return what answers the calls that nobody answers here: vendors refuse a transcript with an open one."""
-    parts = [part for message in copies for part in message.parts]
-    answered = {part.tool_return.tool_call_id for part in parts if part.HasField("tool_return")}
-    left = [part.tool_call for part in parts if part.HasField("tool_call") and part.tool_call.id not in answered]
+    left: dict[str, ToolCallContent] = {}
+    # In order, since some vendors give a later call the id of an earlier one.
+    for part in (part for message in copies for part in message.parts):
+        if part.HasField("tool_call"):
+            left[part.tool_call.id] = part.tool_call
+        elif part.HasField("tool_return"):
+            left.pop(part.tool_return.tool_call_id, None)
     if not left:
         return []
     made = Message(id=derived_id("message", org, conversation_id, "open calls"), role=MESSAGE_ROLE_TOOL)
     made.created_at.FromDatetime(time_of(copies[-1].created_at) + timedelta(microseconds=1))
-    for call in left:
+    for call in left.values():
         returned = ToolReturnContent(tool_call_id=call.id, name=call.name, content=OPEN_CALL, is_error=True)
         made.parts.add(tool_return=returned)
     return [made]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Mapping, Sequence
 from datetime import datetime
@@ -231,7 +232,8 @@ class Provisions:
         copies = await context_copies(tx, org, new)
         place = {"org": org, "conversation": new.conversation_id, "agent": new.agent_id}
         # Search finds what they are copies of, and would show everything twice.
-        found = {**message_columns(copies), "searches": [""] * len(copies)}
+        columns = await asyncio.to_thread(message_columns, copies)
+        found = {**columns, "searches": [""] * len(copies)}
         await tx.execute(_APPEND, {**place, "first": len(new.messages) + 1, **found})
         await tx.execute(_ADVANCE, {**place, "n": len(copies)})
         await tx.execute(KEEP_SUMMARY, place)
