@@ -483,7 +483,9 @@ Global___BlockPresent: _TypeAlias = BlockPresent  # noqa: Y015
 
 @_typing.final
 class BlockGone(_message.Message):
-    """A block that there is no more."""
+    """A block that there is no more. Told within some 10 seconds where blocks of an organization are watched, and not while there are
+    more than 10,000.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 

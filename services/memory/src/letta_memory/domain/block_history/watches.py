@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator
 from contextlib import suppress
 
 from letta.memory.v1.block_history_service_pb2 import (
@@ -65,7 +65,7 @@ class _BlockStream:
         self._actor = actor
         self._agent_id = agent_id
         self._at = at
-        self._known: Mapping[str, int] = {}
+        self._known: dict[str, int] = {}
         self._told: dict[str, int] = {}
         self._spoke = self._counted = clock.monotonic_ns()
 
@@ -89,7 +89,7 @@ class _BlockStream:
                 break
         self._settle(found)
         now = self._clock.monotonic_ns()
-        if self._agent_id or (now - self._counted > _PRESENCE_NS and len(self._known) <= MOST_PRESENT):
+        if self._agent_id or now - self._counted > _PRESENCE_NS:
             self._counted = now
             async for event in self._compare():
                 yield event
@@ -103,6 +103,8 @@ class _BlockStream:
     async def _compare(self) -> AsyncIterator[WatchBlocksResponse]:
         """Yield which blocks are gone, and which have come to the agent without being written."""
         present = await self._present()
+        if len(present) > MOST_PRESENT:  # a block that is not among those may be one of the others
+            return
         for block_id in sorted(self._known.keys() - present.keys()):
             self._told.pop(block_id, None)
             yield self._event(gone=BlockGone(block_id=block_id))
@@ -119,9 +121,12 @@ class _BlockStream:
         if self._agent_id:  # the blocks of an organization may be too many to keep in mind
             self._told[block_id] = version
         with suppress(BlockNotFound, BlockRevisionNotFound):
-            yield self._event(written=await self._store.get_revision(self._actor, block_id, version))
+            revision = await self._store.get_revision(self._actor, block_id, version)
+            if len(self._known) <= MOST_PRESENT:  # what was told is missed when it is gone by the next look
+                self._known[block_id] = version
+            yield self._event(written=revision)
 
-    async def _present(self) -> Mapping[str, int]:
+    async def _present(self) -> dict[str, int]:
         return await self._store.list_present(self._actor, self._agent_id, MOST_PRESENT + 1)
 
     def _event(self, **what: object) -> WatchBlocksResponse:
