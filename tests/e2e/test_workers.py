@@ -84,7 +84,7 @@ def test_every_worker_serves_what_any_of_them_was_told(server):
 
 def test_a_killed_worker_comes_back_and_nothing_acknowledged_is_lost(server):
     before = workers(server)
-    with httpx.Client(base_url=server.http_url) as client:
+    with httpx.Client(base_url=server.http_url, timeout=60) as client:
         agents = [new_agent(client) for _ in range(4)]
     acknowledged: dict[str, list[str]] = {agent_id: [] for agent_id in agents}
     stop = threading.Event()
@@ -102,20 +102,20 @@ def test_a_killed_worker_comes_back_and_nothing_acknowledged_is_lost(server):
             if answer.status_code == 200:
                 acknowledged[agent_id].append(f"Message {number}.")
 
-    threads = [threading.Thread(target=talk, args=(agent_id,)) for agent_id in agents]
-    for thread in threads:
-        thread.start()
     killed = min(before)
-    os.kill(killed, signal.SIGKILL)
-    wait_for_workers(server, {killed})
-    marks = {agent_id: len(texts) for agent_id, texts in acknowledged.items()}
-    end = time.monotonic() + SECONDS
-    while any(len(texts) < marks[agent_id] + 2 for agent_id, texts in acknowledged.items()):
-        assert time.monotonic() < end, acknowledged
-        time.sleep(0.05)
-    stop.set()
-    for thread in threads:
-        thread.join()
+    with ExitStack() as stack:
+        for agent_id in agents:
+            thread = threading.Thread(target=talk, args=(agent_id,))
+            thread.start()
+            stack.callback(thread.join)
+        stack.callback(stop.set)
+        os.kill(killed, signal.SIGKILL)
+        wait_for_workers(server, {killed})
+        marks = {agent_id: len(texts) for agent_id, texts in acknowledged.items()}
+        end = time.monotonic() + SECONDS
+        while any(len(texts) < marks[agent_id] + 2 for agent_id, texts in acknowledged.items()):
+            assert time.monotonic() < end, acknowledged
+            time.sleep(0.05)
 
     assert before - {killed} < workers(server)
     with httpx.Client(base_url=server.http_url, timeout=60) as client:
@@ -134,6 +134,7 @@ def test_a_second_server_on_their_ports_is_refused(server):
             capture_output=True,
             text=True,
             check=False,
+            timeout=SECONDS,
         )
         assert done.returncode == 1
         assert f"cannot listen on 127.0.0.1:{server.grpc_port}: another program listens there" in done.stderr
@@ -141,7 +142,7 @@ def test_a_second_server_on_their_ports_is_refused(server):
 
 def test_one_service_has_no_workers():
     command = [sys.executable, "-m", "letta_cli", "server", "memory", "--workers", "2"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=SECONDS)
     assert (done.returncode, "--workers goes with all services" in done.stderr) == (1, True)
 
 

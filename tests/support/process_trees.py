@@ -8,7 +8,14 @@ from pathlib import Path
 
 def origins(parent: int) -> list[int]:
     """Return the process that the services fork from; two while one ends."""
-    return [pid for pid, _ in forked_from(parent) if b"forkserver" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+    return [pid for pid, _ in forked_from(parent) if "forkserver" in _command(pid)]
+
+
+def _command(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_text()
+    except OSError:
+        return ""
 
 
 def forked_from(parent: int) -> list[tuple[int, str]]:

@@ -72,7 +72,7 @@ class _ByName:
     """A server whose methods are found by their names alone.
 
     For each method that is registered besides, the loop of grpc.aio waits with a task of its own, anew with every call:
-    with the 185 of all services that took a third of what a call takes.
+    with those of all services that took a third of what a call takes.
     """
 
     def __init__(self, server: grpc.aio.Server) -> None:
