@@ -302,6 +302,7 @@ def _matches(agent: StoredAgent, filters: ListAgentsRequest | CountAgentsRequest
         and (not wanted or (held == wanted if filters.match_all_tags else bool(held)))
         and filters.query_text.lower() in state.name.lower()
         and (not filters.identity_id or filters.identity_id in state.identity_ids)
+        and not filters.identifier_keys
     )
 
 

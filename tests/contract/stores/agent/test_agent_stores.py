@@ -178,6 +178,7 @@ async def test_agents_are_listed_by_page_and_order(rooms, ann):
         ({"template_id": "t"}, ["one"]),
         ({"base_template_id": "bt"}, ["one"]),
         ({"identity_id": "i"}, ["two"]),
+        ({"identifier_keys": ["k"]}, []),
         ({"created_by_id": "user-1"}, ["one"]),
         ({"last_stop_reason": END_TURN}, ["two"]),
         ({"last_stop_reason": usage_pb2.STOP_REASON_ERROR}, []),

@@ -291,6 +291,8 @@ def _values(wanted: ListAgentsRequest | CountAgentsRequest) -> dict[str, Any]:
         found["query_text"] = re.sub("([/%_])", r"/\1", wanted.query_text)
     if wanted.identity_id:
         found["identity_ids"] = [wanted.identity_id]
+    if wanted.identifier_keys:
+        found["identifier_keys"] = list(wanted.identifier_keys)
     if wanted.last_stop_reason:
         found["last_stop_reason"] = wanted.last_stop_reason
     return found
@@ -303,6 +305,7 @@ def _conditions(values: Mapping[str, Any], *, all_tags: bool) -> list[sa.ColumnE
         "tags": tags.contains if all_tags else tags.overlap,
         "query_text": lambda value: agents.c.name.icontains(value, escape="/"),
         "identity_ids": identities.contains,
+        "identifier_keys": lambda _keys: sa.false(),  # identities have no keys yet, so none is of an agent's
         "last_stop_reason": lambda value: queue.c.last_stop_reason == value,
         "ids": lambda value: agents.c.id == sa.func.any(value),
         **{name: agents.c[name].__eq__ for name in _EXACT},

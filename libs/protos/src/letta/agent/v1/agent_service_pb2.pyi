@@ -311,7 +311,7 @@ class ListAgentsRequest(_message.Message):
 
     @_builtins.property
     def identifier_keys(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Only agents of identities with these keys."""
+        """Only agents of identities with these keys: none in this release, in which identities have no keys."""
 
     @_builtins.property
     def include(self) -> _containers.RepeatedScalarFieldContainer[Global___AgentInclude.ValueType]:
@@ -540,7 +540,7 @@ class CountAgentsRequest(_message.Message):
 
     @_builtins.property
     def identifier_keys(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Only agents of identities with these keys."""
+        """Only agents of identities with these keys: none in this release, in which identities have no keys."""
 
     def __init__(
         self,
