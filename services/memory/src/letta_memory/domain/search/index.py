@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import structlog
 
@@ -12,6 +13,8 @@ from letta_common.errors import AppError
 from letta_common.process.periodic import Next
 from letta_memory.domain.search.cells import CellMaker
 from letta_memory.domain.search.scopes import SearchScope
+
+T = TypeVar("T")
 
 _log = structlog.get_logger("letta.memory.search")
 _MESSAGES_AT_ONCE = 200  # few, so that nobody who deletes messages waits long for one transaction
@@ -91,9 +94,11 @@ class SearchKeeper:
             if len(found) < _CONVERSATIONS_AT_ONCE:
                 self._next_sweep = time.monotonic() + _SWEEP_SECONDS
             late += [conversation for conversation in found if conversation not in late]
-        more = await self._index(late)
+        more = False
+        for conversation in late:
+            more = await self._tried(self._index, conversation) or more
         for scope in await self._store.list_due(_CONVERSATIONS_AT_ONCE):
-            more = await self._see_to(scope) or more
+            more = await self._tried(self._see_to, scope) or more
         return Next.AT_ONCE if more else Next.AFTER_A_PAUSE
 
     async def rebuild(self) -> None:
@@ -101,19 +106,26 @@ class SearchKeeper:
         while await self.turn() is Next.AT_ONCE:
             pass
 
-    async def _index(self, late: list[Conversation]) -> bool:
-        more = False
-        for conversation in late:
-            try:
-                done = await self._store.index_messages(conversation, _MESSAGES_AT_ONCE, embed=self._embed)
-            except AppError as error:
-                _log.warning("messages are not indexed yet", conversation_id=conversation.id, message=error.message)
-                done = 0
-                self._late.note(conversation.organization_id, conversation.id)
-            if done == _MESSAGES_AT_ONCE:
-                self._late.note(conversation.organization_id, conversation.id)
-                more = True
-        return more
+    async def _tried(self, work: Callable[[T], Awaitable[bool]], what: T) -> bool:
+        """Do a piece of the work; one that fails, for whatever reason, holds up no other."""
+        try:
+            return await work(what)
+        except AppError as error:
+            _log.warning("search is not kept yet", what=what, message=error.message)
+        except Exception:
+            _log.exception("keeping search failed", what=what)
+        return False
+
+    async def _index(self, conversation: Conversation) -> bool:
+        try:
+            done = await self._store.index_messages(conversation, _MESSAGES_AT_ONCE, embed=self._embed)
+        except AppError:
+            # What passes is tried again soon; what is a fault, at the next sweep.
+            self._late.note(conversation.organization_id, conversation.id)
+            raise
+        if done == _MESSAGES_AT_ONCE:
+            self._late.note(conversation.organization_id, conversation.id)
+        return done == _MESSAGES_AT_ONCE
 
     async def _see_to(self, scope: SearchScope) -> bool:
         if await self._store.tidy(scope, _MESSAGES_AT_ONCE):
