@@ -1,20 +1,21 @@
 -- Writes what search keeps of the next messages of a conversation; answers with how many messages it went past.
 --
--- p_embed: texts wait for the embedder. Nothing is done while another is at the same agent, or when the conversation is gone.
--- Locks: messages against deletion, then the scope; deleting takes them in the same order.
+-- p_embed: texts wait for the embedder. Nothing is done when the conversation is gone.
+-- Locks: the conversation and messages against deletion, then the scope; deleting takes them in the same order.
 create or replace function memory.index_messages(p_org text, p_conversation text, p_embed boolean, p_most integer)
 returns integer language plpgsql
 set plan_cache_mode = force_generic_plan set enable_seqscan = off
 set enable_hashjoin = off set enable_mergejoin = off as $$
 declare
   owner text;
+  last bigint;
   s memory.search_scopes;
   t memory.search_texts;
   m record;
   seqs bigint[];
   done bigint;
 begin
-  select c.agent_id into owner from memory.conversations c
+  select c.agent_id, c.next_seq - 1 into owner, last from memory.conversations c
   where c.organization_id = p_org and c.id = p_conversation for key share;
   if not found then
     return 0;
@@ -28,14 +29,14 @@ begin
     where x.organization_id = p_org and x.conversation_id = p_conversation and x.seq > done
     order by x.seq limit p_most for key share) l;
   if seqs is null then
+    -- What was last is withdrawn or forgotten: without this the conversation would be late for ever.
+    update memory.search_positions p set seq = last
+    where p.organization_id = p_org and p.conversation_id = p_conversation and p.seq < last;
     return 0;
   end if;
   insert into memory.search_scopes (organization_id, owner_id) values (p_org, owner) on conflict do nothing;
   select * into s from memory.search_scopes x where x.organization_id = p_org and x.owner_id = owner
-  for no key update skip locked;
-  if not found then
-    return 0;
-  end if;
+  for no key update;
   -- Another may have come further before this one had the lock.
   select p.seq into done from memory.search_positions p
   where p.organization_id = p_org and p.conversation_id = p_conversation;
