@@ -1,4 +1,4 @@
--- Notes that an archive or an agent goes, so that what search kept of it is removed in the background: before its passages go.
+-- Notes that an archive goes, so that what search kept of it is removed in the background: before its passages go.
 create or replace function memory.leave_scope() returns trigger language plpgsql as $$
 begin
   update memory.search_scopes s set gone = true
@@ -6,6 +6,4 @@ begin
   return old;
 end $$;
 create or replace trigger archives_leave_scope before delete on memory.archives
-  for each row execute function memory.leave_scope();
-create or replace trigger agents_leave_scope before delete on memory.agents
   for each row execute function memory.leave_scope();
