@@ -12,19 +12,22 @@ declare
   scopes integer[];
   untidy boolean;
   fresh memory.new_posting[];
+  lexemes text[];
 begin
   if p_query <> '' then
     select array_agg(s.scope), bool_or(s.untidy) into scopes, untidy
     from memory.search_scopes s where s.organization_id = p_org and s.owner_id = any(p_archives);
     if untidy then
+      lexemes := tsvector_to_array(memory.words_of(p_query, null));
       fresh := array(
-        select (t.scope::bigint << 32 | t.place, hashtext(u.lexeme), cardinality(u.positions), length(w.words), 0)::memory.new_posting
+        select (t.scope::bigint << 32 | t.place, hashtext(u.lexeme), cardinality(u.positions),
+          least(length(w.words), 32767), 0)::memory.new_posting
         from memory.search_texts t
         join memory.passages p on p.organization_id = p_org and p.id = t.passage_id
         cross join lateral (select memory.words_of(p.text, t.created_at)) w (words)
         cross join lateral unnest(w.words) u
         where t.organization_id = p_org and t.scope = any(scopes) and not t.posted
-          and u.lexeme = any(tsvector_to_array(memory.words_of(p_query, null))));
+          and u.lexeme = any(lexemes));
     end if;
     return query
       select h.score, h.word_place, h.meaning_place, h.word_score, h.meaning_score, p,
