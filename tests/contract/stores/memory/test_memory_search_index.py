@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
+import sqlalchemy as sa
 
 from letta.common.v1.message_pb2 import ContentPart, Message, MessageRole, TextContent
 from letta.llm.v1.embedding_service_pb2 import Embedding, EmbedResponse
@@ -153,6 +154,66 @@ async def test_what_is_withdrawn_leaves_nothing_behind(store: Store) -> None:
     assert (await store.counted("search_texts"), await store.counted("search_postings")) == (0, 0)
 
 
+async def test_a_conversation_whose_end_is_withdrawn_is_not_late_for_ever(store: Store) -> None:
+    owner = await store.say("a mistake", commit=False)
+    await store.contexts.withdraw_input(store.actor, pb.WithdrawInputRequest(**owner))
+    conversation = Conversation(store.actor.organization_id, store.agent_id)
+    assert conversation in await store.index.list_late(1_000)
+    while await store.index.index_messages(conversation, 100, embed=False):
+        pass
+
+    assert conversation not in await store.index.list_late(1_000)
+    await store.say("tea")
+    await store.keep()
+    assert await store.counted("search_texts") == 1
+
+
+async def test_two_conversations_of_an_agent_are_indexed_at_the_same_time(store: Store) -> None:
+    """Replicas keep what they noted themselves: one that turns away leaves it to the sweep of some minutes later."""
+    await store.say("tea")
+    await store.keep()
+    await store.say("more tea")
+    conversation = Conversation(store.actor.organization_id, store.agent_id)
+    async with store.db.begin() as tx:
+        await tx.execute(
+            sa.text("select from memory.search_scopes where organization_id = :org for no key update"),
+            {"org": store.actor.organization_id},
+        )
+        indexing = asyncio.create_task(store.index.index_messages(conversation, 100, embed=False))
+        while not await store.db.hot("select 1 from pg_locks where not granted"):
+            assert not indexing.done(), "it turned away"
+            await asyncio.sleep(0.01)
+    assert await indexing == 1
+    assert await store.counted("search_texts") == 2
+
+
+async def test_what_cannot_be_kept_holds_up_nothing_else(databases: Databases) -> None:
+    """What the database refuses to one, a fault of the program, is tried again at the next sweep."""
+    db = await Database.open(databases.clone(("memory",)), schema="memory", options=DatabaseOptions(pool_size=6))
+    first, second = Store(db), Store(db)
+    second.late = first.late
+    second.contexts = SqlContextStore(db, first.late)
+    for store in (first, second):
+        await store.begin()
+        await store.say("tea")
+        await store.write("tea", vector=False)
+    for store in (first, second):
+        await db.hot(
+            "update memory.search_scopes set due = true where organization_id = %s", (store.actor.organization_id,)
+        )
+    await db.hot("create function memory.refuse() returns trigger language plpgsql as $$ begin raise 'no'; end $$;")
+    await db.hot(
+        "create trigger refuse before update on memory.search_scopes for each row "
+        f"when (old.organization_id = '{first.actor.organization_id}') execute function memory.refuse()"
+    )
+    await first.keep()
+
+    assert (await first.counted("search_positions"), await second.counted("search_positions")) == (0, 1)
+    due = await db.hot("select organization_id from memory.search_scopes where due")
+    assert due == [(first.actor.organization_id,)]
+    await db.close()
+
+
 async def test_many_that_are_forgotten_are_not_found_and_leave_later(store: Store) -> None:
     await store.say(*(f"tea number {number}" for number in range(100)))
     await store.keep()
@@ -201,6 +262,16 @@ async def test_an_agent_that_is_removed_is_cleared_away(store: Store) -> None:
         assert await store.counted(table) == 0, table
 
 
+async def test_nobody_waits_for_what_search_kept_of_an_agent_that_is_removed(store: Store) -> None:
+    await store.say(*(f"tea number {number}" for number in range(100)))
+    await store.keep()
+    await store.contexts.deprovision_agent(store.actor, store.agent_id)
+    assert (await store.counted("search_texts"), await store.counted("search_removals")) == (100, 0)
+    await store.keep()
+    for table in ("search_scopes", "search_texts", "search_postings"):
+        assert await store.counted(table) == 0, table
+
+
 async def test_counts_of_a_large_scope_find_what_counting_in_a_search_finds(store: Store) -> None:
     texts = [f"word{number % 700} common thing {number}" for number in range(900)]
     for start in range(0, len(texts), 500):
@@ -232,7 +303,10 @@ async def test_hostile_queries_are_bounded(store: Store) -> None:
         "'",
         "a & | ! ( \\ :*",
         " ".join(f"w{n}" for n in range(2_000)),
+        " ".join(chr(0x4E00 + n) for n in range(5_000)),
+        "".join(chr(0x4E00 + n) for n in range(10_000)),
         "x" * 10_000,
+        "tea " * 2_500,
     ):
         expected = ["the tea is green"] if "tea" in query else []
         assert await store.found(made.archive_id, query) == expected, query
