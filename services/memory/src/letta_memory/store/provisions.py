@@ -97,7 +97,7 @@ _REEMBED_OWN = sa.text(
 )
 # In this order: steps are found by their messages, and both by the agent's conversations.
 _REMOVE_AGENT = (
-    # First, as whoever indexes messages does; then what search keeps, or each message would be taken out of it by itself.
+    # First, as whoever indexes messages does. Then what search keeps, or each message would be taken out of that.
     "select from memory.conversations where organization_id = :org and agent_id = :agent order by id for update",
     "update memory.search_scopes set gone = true where organization_id = :org and owner_id = :agent",
     "delete from memory.committed_steps where organization_id = :org and run_id in "
