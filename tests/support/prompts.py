@@ -6,7 +6,15 @@ import json
 from collections.abc import Coroutine
 from typing import Any, TypeVar
 
-from letta.common.v1.message_pb2 import Approval, Message, MessageRole, ToolReturn, ToolReturnStatus
+from letta.common.v1.message_pb2 import (
+    Approval,
+    Message,
+    MessageRole,
+    ToolCallContent,
+    ToolReturn,
+    ToolReturnContent,
+    ToolReturnStatus,
+)
 from letta_llm_gateway.providers.wires.bodies import Body
 
 T = TypeVar("T")
@@ -33,8 +41,14 @@ def sent(request: Coroutine[Any, Any, Body]) -> dict[str, Any]:
     return read
 
 
-def client_returned(words: str) -> Message:
-    """Return what a client's own tool returned, as texts among images."""
-    told = ToolReturn(status=ToolReturnStatus.TOOL_RETURN_STATUS_ERROR, tool_call_id="call00001")
-    told.parts.parts.add().text.text = words
-    return Message(role=MessageRole.MESSAGE_ROLE_APPROVAL, approvals=[Approval(tool_return=told)])
+def called_by_client(words: str) -> list[Message]:
+    """Return a call that the client answered with these words: the answer, and what the agent makes of it."""
+    asked = Message(role=MessageRole.MESSAGE_ROLE_APPROVAL)
+    asked.parts.add(tool_call=ToolCallContent(id="call00001", name="open_door", input="{}"))
+    told = ToolReturn(status=ToolReturnStatus.TOOL_RETURN_STATUS_ERROR, tool_call_id="call00001", text=words)
+    answer = Message(role=MessageRole.MESSAGE_ROLE_APPROVAL, approvals=[Approval(tool_return=told)])
+    made = Message(role=MessageRole.MESSAGE_ROLE_TOOL)
+    made.parts.add(
+        tool_return=ToolReturnContent(tool_call_id="call00001", name="open_door", content=words, is_error=True)
+    )
+    return [asked, answer, made]

@@ -248,6 +248,8 @@ async def test_a_tool_of_the_client_is_executed_by_the_client():
     back = message_pb2.ToolReturn(tool_call_id="call-1", text="opened", status=message_pb2.TOOL_RETURN_STATUS_SUCCESS)
     got = await world.send(messages=[run_pb2.InputMessage(tool_return=run_pb2.ToolReturnCreate(tool_returns=[back]))])
     assert returned(got) == ("opened", False)
+    told = world.models.prompts[1].messages[-1]
+    assert (told.role, told.parts[0].tool_return.content) == (message_pb2.MESSAGE_ROLE_TOOL, "opened")
 
 
 # Rules and compaction

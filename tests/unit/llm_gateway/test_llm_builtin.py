@@ -13,7 +13,7 @@ from letta_llm_gateway.domain.answers import Call
 from letta_llm_gateway.domain.generation.fragments import Fragments
 from letta_llm_gateway.domain.rules.engine import HeardMessage
 from letta_llm_gateway.providers.vendors.builtin import BuiltinProvider, read
-from tests.support.prompts import client_returned, kept
+from tests.support.prompts import called_by_client, kept
 
 
 def said(role: m.MessageRole.ValueType, words: str) -> m.Message:
@@ -73,10 +73,10 @@ async def test_a_prompt_is_read_alike_however_it_is_cut(block: int) -> None:
     assert not begun.facts
 
 
-async def test_a_result_of_a_client_is_heard_with_its_words_and_its_failure() -> None:
-    heard = await read(Prompt(messages=kept(user("CALL look"), client_returned("no such file"))), Fragments())
+async def test_a_result_of_a_client_is_heard_once_with_its_words_and_its_failure() -> None:
+    heard = await read(Prompt(messages=kept(user("CALL look"), *called_by_client("no such file"))), Fragments())
 
-    assert heard.turns[1:] == (HeardMessage("tool", "no such file", failed=True),)
+    assert heard.turns[2:] == (HeardMessage("tool", "no such file", failed=True),)
 
 
 async def test_deciding_over_much_that_is_known_leaves_everybody_else_their_turns() -> None:

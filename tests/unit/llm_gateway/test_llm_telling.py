@@ -19,7 +19,7 @@ from letta_llm_gateway.providers import checks
 from letta_llm_gateway.providers.fitting.telling import hushed
 from letta_llm_gateway.providers.fitting.wired import Wire, WiredProvider
 from letta_llm_gateway.providers.tokenizer import LocalTokenizer
-from tests.support.prompts import client_returned, kept
+from tests.support.prompts import called_by_client, kept
 
 SAID = "the house by the old mill, third door"
 
@@ -56,18 +56,18 @@ async def test_searching_a_long_history_for_what_a_vendor_repeats_leaves_everybo
     assert wire.turns - wire.at_refusal > 10
 
 
-def test_what_clients_returned_in_parts_is_not_told_to_the_log():
-    prompt = Prompt(messages=kept(client_returned("the third door")))
+def test_what_clients_returned_is_not_told_to_the_log():
+    prompt = Prompt(messages=kept(*called_by_client("the third door")))
 
     assert hushed("cannot read 'the third door'", (), prompt) == "cannot read '[prompt]'"
 
 
-async def test_what_clients_returned_counts_as_part_of_the_prompt():
+async def test_what_clients_returned_counts_once_as_part_of_the_prompt():
     fragments, words = Fragments(), "word " * 1000
-    empty, full = (Prompt(messages=kept(client_returned(text))) for text in ("", words))
+    empty, full = (Prompt(messages=kept(*called_by_client(text))) for text in ("", words))
 
     sizes = [tokens_of(prompt, await facts_of(prompt.messages, fragments)) for prompt in (empty, full)]
     counts = [await exact_tokens_of(prompt, fragments, LocalTokenizer()) for prompt in (empty, full)]
 
     assert sizes[1] - sizes[0] == len(words) // 4
-    assert counts[1] - counts[0] > 900
+    assert 900 < counts[1] - counts[0] < 1100

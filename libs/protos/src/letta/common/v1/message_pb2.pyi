@@ -170,7 +170,7 @@ class Message(_message.Message):
 
     @_builtins.property
     def approvals(self) -> _containers.RepeatedCompositeFieldContainer[Global___Approval]:
-        """Answers to a request for approval, for role APPROVAL."""
+        """Answers to a request for approval, for role APPROVAL. A vendor is told what the calls returned by a message of role TOOL behind it."""
 
     @_builtins.property
     def compaction_stats(self) -> Global___CompactionStats:

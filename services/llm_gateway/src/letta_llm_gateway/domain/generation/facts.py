@@ -1,11 +1,14 @@
-"""What the rules and the wires must know of a history: its size, its images, its last turn, what clients returned."""
+"""What the rules and the wires must know of a history as a whole: its size, its images, where its last turn began.
+
+A message that answers calls says nothing to a vendor: the agent puts what its calls returned behind it.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from letta.common.v1.message_pb2 import Message, MessageRole, ToolReturn
+from letta.common.v1.message_pb2 import Message, MessageRole
 from letta.llm.v1.generation_service_pb2 import Prompt
 from letta_llm_gateway.domain.catalogue.tokens import Tokenizer, of_bytes, of_texts
 from letta_llm_gateway.domain.generation.fragments import Fragments, SlowRecipe
@@ -44,7 +47,6 @@ class _FactsRecipe:
                     size += len(part.tool_return.content.encode())
                 case _:
                     size += part.ByteSize()
-        size += sum(len(return_text(returned).encode()) for returned in client_returns(message))
         turn = 0 if message.role == MessageRole.MESSAGE_ROLE_USER else -1
         return Facts(1, size, images, turn, int(message.role == MessageRole.MESSAGE_ROLE_SYSTEM))
 
@@ -111,18 +113,4 @@ def _texts(message: Message) -> list[str]:
                 texts.append(part.tool_return.content)
             case "reasoning":
                 texts.append(part.reasoning.reasoning)
-    return [*texts, *map(return_text, client_returns(message))]
-
-
-def client_returns(message: Message) -> Iterator[ToolReturn]:
-    """Yield the results in a message that clients made of calls."""
-    for approval in message.approvals:
-        if approval.WhichOneof("approval") == "tool_return":
-            yield approval.tool_return
-
-
-def return_text(returned: ToolReturn) -> str:
-    """Return the text of a result that a client made."""
-    if returned.WhichOneof("content") == "text":
-        return returned.text
-    return "\n".join(part.text.text for part in returned.parts.parts)
+    return texts

@@ -14,7 +14,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from letta.common.v1.message_pb2 import Message, MessageRole
-from letta_llm_gateway.domain.generation.facts import client_returns
 from letta_llm_gateway.domain.generation.fragments import Fragments
 
 FORM = re.compile(r"[A-Za-z0-9]{9}")
@@ -113,7 +112,7 @@ class _MetRecipe:
                 found.append((True, part.tool_call.id))
             elif part.HasField("tool_return"):
                 found.append((False, part.tool_return.tool_call_id))
-        return [(*found, *((False, returned.tool_call_id) for returned in client_returns(message)))]
+        return [tuple(found)]
 
     def joined(self, parts: Sequence[list[Met]]) -> list[Met]:
         return [met for part in parts for met in part]

@@ -222,9 +222,6 @@ class _Retold:
                 _call(part.tool_call, next(ids), self._names, self._keys)
             elif part.HasField("tool_return"):
                 part.tool_return.tool_call_id = next(ids)
-        for approval in message.approvals:
-            if approval.HasField("tool_return"):
-                approval.tool_return.tool_call_id = next(ids)
         return message.SerializeToString()
 
     def joined(self, parts: Sequence[bytes]) -> bytes:

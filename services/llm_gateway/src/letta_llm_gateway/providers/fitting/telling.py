@@ -8,7 +8,6 @@ import httpx2
 
 from letta.llm.v1.generation_service_pb2 import Prompt
 from letta_common.errors import AppError
-from letta_llm_gateway.domain.generation.facts import client_returns, return_text
 from letta_llm_gateway.domain.generation.fragments import read
 from letta_llm_gateway.providers.errors import redacted
 
@@ -77,4 +76,3 @@ def _texts(prompt: Prompt) -> Iterator[str]:
                     yield part.tool_return.content
                 case "reasoning":
                     yield part.reasoning.reasoning
-        yield from map(return_text, client_returns(message))

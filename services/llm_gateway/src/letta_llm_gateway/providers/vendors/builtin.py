@@ -11,7 +11,7 @@ from functools import lru_cache
 from typing import Any
 from uuid import uuid4
 
-from letta.common.v1.message_pb2 import ContentPart, Message, MessageRole, ToolReturnStatus
+from letta.common.v1.message_pb2 import ContentPart, Message, MessageRole
 from letta.llm.v1.generation_service_pb2 import (
     FinishReason,
     Generation,
@@ -24,7 +24,6 @@ from letta.llm.v1.generation_service_pb2 import (
 from letta_common.errors import ModelNotFound
 from letta_llm_gateway.domain.answers import Call, Completed, Event
 from letta_llm_gateway.domain.catalogue.providers import ListedModel, Vector
-from letta_llm_gateway.domain.generation.facts import client_returns, return_text
 from letta_llm_gateway.domain.generation.fragments import Fragments, SlowRecipe
 from letta_llm_gateway.domain.generation.fragments import read as read_message
 from letta_llm_gateway.domain.rules.engine import Dialogue, HeardMessage, Reply, Wish, decide
@@ -178,13 +177,7 @@ def _schema(text: str) -> dict[str, Any]:
 
 def _turns(message: Message) -> list[HeardMessage]:
     if message.role == MessageRole.MESSAGE_ROLE_APPROVAL:
-        if message.approvals:
-            failed = ToolReturnStatus.TOOL_RETURN_STATUS_ERROR
-            return [
-                HeardMessage("tool", return_text(returned), failed=returned.status == failed)
-                for returned in client_returns(message)
-            ]
-        return [HeardMessage("assistant", last_text(message), _wishes(message))]
+        return [] if message.approvals else [HeardMessage("assistant", last_text(message), _wishes(message))]
     speaker = _SPEAKERS.get(message.role, "system")
     if speaker == "tool":
         returns = [part.tool_return for part in message.parts if part.WhichOneof("part") == "tool_return"]

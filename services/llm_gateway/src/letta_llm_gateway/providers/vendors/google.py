@@ -16,13 +16,13 @@ from google import genai
 from google.genai import errors as google_errors
 from google.genai.types import GenerateContentConfig, HttpOptions
 
-from letta.common.v1.message_pb2 import ContentPart, ImageContent, Message, ToolReturnStatus
+from letta.common.v1.message_pb2 import ContentPart, ImageContent, Message
 from letta.common.v1.usage_pb2 import TokenUsage
 from letta.llm.v1.generation_service_pb2 import FinishReason, Generation, PartEnded, PartStarted, Prompt, ToolChoiceMode
 from letta_common.errors import LLMAuthentication, LLMBadRequest, LLMInvalidResponse
 from letta_llm_gateway.domain.answers import Call, Completed, Delta, Event, Signed, say_on
 from letta_llm_gateway.domain.catalogue.providers import Account, ListedModel, Vector
-from letta_llm_gateway.domain.generation.facts import client_returns, facts_of, return_text
+from letta_llm_gateway.domain.generation.facts import facts_of
 from letta_llm_gateway.domain.generation.fragments import Fragments
 from letta_llm_gateway.providers import checks
 from letta_llm_gateway.providers.errors import refusal, stream_refusal, transport_errors
@@ -315,15 +315,7 @@ async def _contents(prompt: Prompt, fragments: Fragments) -> bytes:
 
 
 def _turns(message: Message, goes_on: bool) -> Iterator[_Content]:
-    returns = (
-        _result(
-            returned.tool_call_id,
-            return_text(returned),
-            failed=returned.status == ToolReturnStatus.TOOL_RETURN_STATUS_ERROR,
-        )
-        for returned in client_returns(message)
-    )
-    if parts := together(*returns, *(_part(part, signed=goes_on) for part in message.parts)):
+    if parts := together(*(_part(part, signed=goes_on) for part in message.parts)):
         yield _Content("model" if is_models(message) else "user", parts)
 
 

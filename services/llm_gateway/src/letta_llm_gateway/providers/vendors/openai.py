@@ -21,7 +21,6 @@ from letta.llm.v1.generation_service_pb2 import (
 from letta_common.errors import LLMInvalidResponse
 from letta_llm_gateway.domain.answers import Call, Completed, Delta, Event, Signed
 from letta_llm_gateway.domain.catalogue.providers import Account
-from letta_llm_gateway.domain.generation.facts import client_returns, return_text
 from letta_llm_gateway.domain.generation.fragments import Fragments
 from letta_llm_gateway.providers import checks, sdks
 from letta_llm_gateway.providers.errors import stream_refusal
@@ -158,8 +157,6 @@ def _tool(tool: ToolDefinition, settings: ModelSettings) -> Json:
 
 
 def _items(message: Message) -> Iterator[Json]:
-    for returned in client_returns(message):
-        yield _output(returned.tool_call_id, return_text(returned))
     role = _role(message)
     said: list[Json] = []
     for part in message.parts:

@@ -6,8 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from letta.common.v1.message_pb2 import ContentPart, Message, ToolReturnStatus
-from letta_llm_gateway.domain.generation.facts import client_returns, return_text
+from letta.common.v1.message_pb2 import ContentPart, Message
 from letta_llm_gateway.providers.wires.bodies import Json, listed, together
 from letta_llm_gateway.providers.wires.told import is_models
 from letta_llm_gateway.providers.wires.turns import TurnsRecipe
@@ -57,12 +56,7 @@ def block_turns(block: Callable[[ContentPart], Json | None], result: ResultWrite
     """Return the recipe of a wire: `block` writes every part but results, and leaves out what the vendor refuses."""
 
     def turns(message: Message) -> Iterator[BlockTurn]:
-        results = [
-            result(
-                each.tool_call_id, return_text(each), failed=each.status == ToolReturnStatus.TOOL_RETURN_STATUS_ERROR
-            )
-            for each in client_returns(message)
-        ]
+        results: list[Json] = []
         thoughts: list[Json] = []
         others: list[Json] = []
         for part in message.parts:

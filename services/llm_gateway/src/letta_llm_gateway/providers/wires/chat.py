@@ -22,7 +22,7 @@ from letta.llm.v1.generation_service_pb2 import (
 )
 from letta_common.errors import LLMInvalidResponse
 from letta_llm_gateway.domain.answers import Completed, Delta, Event
-from letta_llm_gateway.domain.generation.facts import client_returns, facts_of, return_text
+from letta_llm_gateway.domain.generation.facts import facts_of
 from letta_llm_gateway.domain.generation.fragments import Fragments
 from letta_llm_gateway.providers import checks
 from letta_llm_gateway.providers.errors import stream_refusal
@@ -154,8 +154,6 @@ def _items(message: Message, *, thoughts: bool = False) -> Iterator[Json]:
     role = message.role
     if role == MessageRole.MESSAGE_ROLE_TOOL:
         yield from _tool_returns(message)
-    elif role == MessageRole.MESSAGE_ROLE_APPROVAL and message.approvals:
-        yield from _approval_returns(message)
     elif role in (MessageRole.MESSAGE_ROLE_ASSISTANT, MessageRole.MESSAGE_ROLE_APPROVAL):
         yield from _assistant(message, thoughts=thoughts)
     elif role == MessageRole.MESSAGE_ROLE_SYSTEM:
@@ -215,11 +213,6 @@ def _tool_returns(message: Message) -> Iterator[Json]:
         if part.WhichOneof("part") == "tool_return":
             returned = part.tool_return
             yield {"role": "tool", "tool_call_id": returned.tool_call_id, "content": returned.content}
-
-
-def _approval_returns(message: Message) -> Iterator[Json]:
-    for returned in client_returns(message):
-        yield {"role": "tool", "tool_call_id": returned.tool_call_id, "content": return_text(returned)}
 
 
 _PLAIN = ItemsRecipe(_items)
