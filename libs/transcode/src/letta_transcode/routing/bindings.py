@@ -121,12 +121,17 @@ class Binding:
 
     def pieces(self, message: Message) -> Iterator[bytes]:
         """Yield the request again and again, each time with the next piece of its file, in bytes for the wire."""
-        file: Any = getattr(message, self._file_fields[0])
+        name = self._file_fields[0]
+        file: Any = getattr(message, name)
         content = file.content
         file.size = len(content)
+        file.ClearField("content")
+        # Messages written one behind the other are one. Were each piece set in this one, it would hold the file twice.
+        rest = message.SerializeToString()
         for start in range(0, len(content) or 1, _PIECE):
-            file.content = content[start : start + _PIECE]
-            yield message.SerializeToString()
+            piece: Any = type(message)()
+            getattr(piece, name).content = content[start : start + _PIECE]
+            yield rest + piece.SerializeToString()
 
     def locate(self, path: Loc) -> Loc:
         """Say where in the request the proto field of a path stands."""
