@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterator
 from typing import Any
 from uuid import uuid4
 
+import psycopg
 import pytest
 
 from letta.memory.v1 import agent_file_service_pb2 as pb
@@ -445,3 +447,22 @@ async def test_many_files_are_not_all_told(files: Files) -> None:
     assert len(shown.files) == 102
     assert shown.unlisted_file_count == 28
     assert [file.name[-3:] for file in shown.files if file.HasField("view")] == ["128", "129"]
+
+
+async def test_open_files_are_found_without_reading_all(files: Files) -> None:
+    """Each file that is new in a folder asks how many each of its agents has open."""
+    await files.attach(most=2)
+    for number in range(200):
+        files.put(f"{number:03}", "x")
+    with psycopg.connect(files.dsn, autocommit=True) as conn:
+        conn.execute("analyze memory.files, memory.agent_files, memory.folder_agents, memory.folders")
+        query = "explain (analyze, format json) select from memory.files_of('org-a', %s) o where o.is_open"
+        [[[plan]]] = conn.execute(query, (files.agent_id,)).fetchall()
+    [read] = [node for node in nodes(plan["Plan"]) if node.get("Relation Name") == "files"]
+    assert (read["Actual Rows"] + read.get("Rows Removed by Filter", 0)) * read["Actual Loops"] < 10
+
+
+def nodes(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    yield plan
+    for below in plan.get("Plans", ()):
+        yield from nodes(below)

@@ -5,7 +5,8 @@ create or replace function memory.files_of(p_org text, p_agent text) returns tab
   file_id text, name text, folder_id text, folder_name text, text_bytes bigint, created_at timestamptz, is_open boolean,
   start_line integer, end_line integer, last_accessed_at timestamptz
 ) language sql stable as $$
-  select f.id, d.name || '/' || f.name, d.id, d.name, f.text_bytes, f.created_at, coalesce(o.is_open, false),
+  -- `is true`, by which a query for the open ones alone begins with what the agent opened and not with all files.
+  select f.id, d.name || '/' || f.name, d.id, d.name, f.text_bytes, f.created_at, o.is_open is true,
     coalesce(o.start_line, 0), o.end_line, o.last_accessed_at
   from memory.folder_agents l
   join memory.folders d on d.organization_id = l.organization_id and d.id = l.folder_id
