@@ -19,6 +19,7 @@ from letta_memory.domain.reading import greps
 from letta_memory.domain.reading.agent_files import AgentFiles, FileText, GrepLimits
 from letta_memory.domain.reading.file_views import LineRange, chosen, view
 from letta_memory.domain.reading.greps import Grep
+from letta_rpc.page_bytes import MAX_PAGE_BYTES
 
 ANN = Actor("org-a", "user-ann")
 
@@ -73,6 +74,15 @@ async def test_a_search_ends_with_so_many_matches() -> None:
 async def test_a_search_that_takes_too_long_ends_and_says_so() -> None:
     found = await grep(Texts(a="x", b="x"), limits=GrepLimits(seconds=-1))
     assert (found.match_count, found.end) == (0, GrepEnd.GREP_END_TIME)
+
+
+async def test_matches_that_are_too_large_together_come_page_by_page() -> None:
+    texts = Texts(a=("x" + "界" * 399 + "\n") * 1_000)
+    found = await grep(texts, limit=1_000, context_lines=50)
+    assert found.ByteSize() < MAX_PAGE_BYTES
+    assert (found.match_count, found.matches[0].line_number) == (1_000, 1)
+    more = await grep(texts, limit=1_000, context_lines=50, offset=len(found.matches))
+    assert more.matches[0].line_number == found.matches[-1].line_number + 1
 
 
 async def test_long_lines_are_shown_cut() -> None:

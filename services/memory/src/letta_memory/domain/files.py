@@ -71,7 +71,7 @@ class Files:
         for file in reversed(files) if page.backwards else files:
             # One at a time, since nobody knows how large they are together.
             text = await self._store.find_text(actor, file.id, MAX_PAGE_BYTES)
-            size += len(text or "")
+            size += len((text or "").encode())
             if kept and size > MAX_PAGE_BYTES:
                 break
             if text is not None:

@@ -562,7 +562,7 @@ class GrepFilesRequest(_message.Message):
     offset: _builtins.int
     """Matches to skip."""
     limit: _builtins.int
-    """Most matches to return."""
+    """Most matches to return. There are fewer where they would be too large together; the next ones have the offset behind them."""
     def __init__(
         self,
         *,

@@ -21,9 +21,11 @@ from letta_common.fair_slots import FairSlots
 from letta_common.values.paging import Page
 from letta_memory.domain.passages import Passages
 from letta_memory.domain.reading.greps import Grep
+from letta_rpc.page_bytes import MAX_PAGE_BYTES
 
 _SHOWN = 400  # characters of a line that a search shows
 _CUT = " [cut]"
+_PAGE_BYTES = MAX_PAGE_BYTES // 2  # of matches, since the names of files come with them
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,16 +168,29 @@ class AgentFiles:
             texts = [text for text in texts if fnmatchcase(text.name.lower(), wanted)]
         async with self._slots.hold(actor.organization_id):
             found = await self._search(actor, grep, texts)
-        page = found.matches[request.offset : request.offset + request.limit]
         counts = Counter(text.name for text, _ in found.matches)
         return pb.GrepFilesResponse(
-            matches=[await self._match(actor, text, line, request.context_lines) for text, line in page],
+            matches=await self._page(actor, request, found.matches),
             match_count=len(found.matches),
             files=[FileMatches(file_name=name, match_count=count) for name, count in counts.items()],
             searched_file_count=found.searched,
             end=found.end,
             skipped_file_names=found.skipped,
         )
+
+    async def _page(
+        self, actor: Actor, request: pb.GrepFilesRequest, found: Sequence[tuple[FileText, int]]
+    ) -> list[GrepMatch]:
+        """Return the matches that are asked for, fewer where they would be too large together."""
+        page: list[GrepMatch] = []
+        size = 0
+        for text, line in found[request.offset : request.offset + request.limit]:
+            match = await self._match(actor, text, line, request.context_lines)
+            size += match.ByteSize()
+            if page and size > _PAGE_BYTES:
+                break
+            page.append(match)
+        return page
 
     async def _match(self, actor: Actor, text: FileText, line: int, around: int) -> GrepMatch:
         first = max(0, line - around)
