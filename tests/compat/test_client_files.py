@@ -2,30 +2,17 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 
 import pytest
 
 from letta_client import APIStatusError, Letta, NotFoundError
 from letta_client.types import AgentState, Folder
-from tests.servers import RunningServer, letta_server
-from tests.support.databases import SCHEMAS, Databases
-from tests.support.files import put_file
+from tests.callers import PATIENCE
 
-ORG = "org-00000000-0000-4000-8000-000000000000"
 pytestmark = pytest.mark.varies  # an embedder that does not answer yet leaves a new folder without one
 READING = {"open_files", "grep_files", "semantic_search_files"}
-
-
-@pytest.fixture(scope="module")
-def dsn(databases: Databases) -> str:
-    return databases.clone(tuple(SCHEMAS))
-
-
-@pytest.fixture(scope="module")
-def server(dsn: str) -> Iterator[RunningServer]:
-    with letta_server(dsn) as running:
-        yield running
 
 
 @pytest.fixture
@@ -35,9 +22,18 @@ def folder(client: Letta) -> Iterator[Folder]:
     client.folders.delete(made.id)
 
 
-def put(dsn: str, folder: Folder, name: str) -> str:
-    assert folder.organization_id
-    return put_file(dsn, folder.id, name, "Be kind.\nBe brief.\n", org=folder.organization_id)
+def put(client: Letta, folder: Folder, name: str) -> str:
+    """Upload a file, and wait until its text was read."""
+    sent = client.folders.files.upload(folder.id, file=(name, b"Be kind.\nBe brief.\n"))
+    assert sent.id
+    deadline = time.monotonic() + PATIENCE
+    while True:
+        status = client.folders.files.retrieve(sent.id, folder_id=folder.id).processing_status
+        if status in ("embedding", "completed"):
+            return sent.id
+        assert status in ("pending", "parsing")
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
 
 
 def test_a_folder_is_attached_and_detached(client: Letta, agent: AgentState, folder: Folder) -> None:
@@ -53,8 +49,8 @@ def test_a_folder_is_attached_and_detached(client: Letta, agent: AgentState, fol
     assert not READING & {tool.name for tool in client.agents.tools.list(agent.id, limit=50)}
 
 
-def test_files_are_opened_and_closed(client: Letta, agent: AgentState, folder: Folder, dsn: str) -> None:
-    ids = [put(dsn, folder, name) for name in ("a.md", "b.md", "c.md")]
+def test_files_are_opened_and_closed(client: Letta, agent: AgentState, folder: Folder) -> None:
+    ids = [put(client, folder, name) for name in ("a.md", "b.md", "c.md")]
     client.agents.update(agent.id, max_files_open=2)
     client.agents.folders.attach(folder.id, agent_id=agent.id)
     page = client.agents.files.list(agent.id, order="asc")
@@ -74,8 +70,8 @@ def test_files_are_opened_and_closed(client: Letta, agent: AgentState, folder: F
         client.agents.files.open("file-00000000-0000-4000-8000-000000000000", agent_id=agent.id)
 
 
-def test_an_agent_is_made_with_folders(client: Letta, folder: Folder, dsn: str) -> None:
-    put(dsn, folder, "a.md")
+def test_an_agent_is_made_with_folders(client: Letta, folder: Folder) -> None:
+    put(client, folder, "a.md")
     made = client.agents.create(model="builtin/rules", memory_blocks=[], folder_ids=[folder.id])
     try:
         assert [each.id for each in made.sources] == [folder.id]
@@ -94,8 +90,8 @@ def test_an_agent_is_made_with_folders(client: Letta, folder: Folder, dsn: str) 
     assert refused.value.status_code == 404
 
 
-def test_a_model_reads_what_it_opens(client: Letta, agent: AgentState, folder: Folder, dsn: str) -> None:
-    put(dsn, folder, "a.md")
+def test_a_model_reads_what_it_opens(client: Letta, agent: AgentState, folder: Folder) -> None:
+    put(client, folder, "a.md")
     client.agents.folders.attach(folder.id, agent_id=agent.id)
     asked = 'CALL open_files {"file_requests": [{"file_name": "handbook/a.md", "offset": 1, "length": 1}]}'
     answer = client.agents.messages.create(agent.id, input=asked)

@@ -10,11 +10,10 @@ from uuid import uuid4
 
 import pytest
 
-from tests.callers import IMPATIENT, SCHEMAS, Api, calling, environment, orphans, serving, texts
+from tests.callers import IMPATIENT, SCHEMAS, Api, calling, environment, orphans, serving, texts, until
 from tests.fakes.openai_server import OpenAIServer
 from tests.fakes.wire import Say
 from tests.support.databases import Databases
-from tests.support.files import put_file
 
 FORTY = "Orion launches in May.\nThe budget is 5.\n" * 20
 READING = {"open_files", "grep_files", "semantic_search_files"}
@@ -23,16 +22,27 @@ READING = {"open_files", "grep_files", "semantic_search_files"}
 class Desk:
     """Agents, their folders and their model."""
 
-    def __init__(self, api: Api, openai: OpenAIServer, dsn: str) -> None:
-        self.api, self.openai, self._dsn = api, openai, dsn
+    def __init__(self, api: Api, openai: OpenAIServer) -> None:
+        self.api, self.openai = api, openai
 
     async def folder(self, **more: Any) -> dict[str, Any]:
         made = await self.api.http.post("/v1/folders/", json={"name": f"docs-{uuid4()}", **more})
         assert made.status_code == 200, made.text
         return dict(made.json())
 
-    def put(self, folder: dict[str, Any], name: str, text: str = FORTY, **more: Any) -> str:
-        return put_file(self._dsn, folder["id"], name, text, org=folder["organization_id"], **more)
+    async def put(self, folder: dict[str, Any], name: str, text: str = FORTY, **more: Any) -> str:
+        """Upload a file, and wait until its text was read."""
+        path, given = f"/v1/folders/{folder['id']}", {"file": (name, text.encode(), "text/plain")}
+        sent = await self.api.http.post(f"{path}/upload", files=given, params={"name": name, **more})
+        assert sent.status_code == 200, sent.text
+        file_id = str(sent.json()["id"])
+
+        async def status() -> Any:
+            return (await self.api.http.get(f"{path}/files/{file_id}")).json()["processing_status"]
+
+        state = await until(status, lambda found: found not in ("pending", "parsing"))
+        assert state in ("embedding", "completed")
+        return file_id
 
     async def attach(self, agent_id: str, folder: dict[str, Any], verb: str = "attach") -> dict[str, Any]:
         answer = await self.api.http.patch(f"/v1/agents/{agent_id}/folders/{verb}/{folder['id']}")
@@ -61,7 +71,7 @@ async def desk(databases: Databases, openai: OpenAIServer, anthropic: Any) -> As
     url = databases.clone(SCHEMAS)
     variables = {**IMPATIENT, **environment(openai, anthropic)}
     async with serving(url, environment=variables) as server, calling(server) as api:
-        yield Desk(api, openai, url)
+        yield Desk(api, openai)
 
 
 def directories(prompt: str) -> str:
@@ -75,8 +85,8 @@ async def tools_of(desk: Desk, agent_id: str) -> set[str]:
 
 async def test_a_model_is_shown_its_directories(desk: Desk, openai: OpenAIServer) -> None:
     folder = await desk.folder(description="What we know.", instructions="Quote it.")
-    desk.put(folder, "notes.txt", "Orion.\nMay.")
-    desk.put(folder, 'a "b".txt', "x")
+    await desk.put(folder, "notes.txt", "Orion.\nMay.")
+    await desk.put(folder, 'a "b".txt', "x")
     agent_id = await desk.api.agent(folder_ids=[folder["id"]], max_files_open=1)
     [prompt] = await desk.shown(agent_id)
     name = folder["name"]
@@ -113,7 +123,7 @@ async def test_a_model_is_shown_its_directories(desk: Desk, openai: OpenAIServer
 async def test_a_model_reads_a_file_to_its_end(desk: Desk, openai: OpenAIServer) -> None:
     folder = await desk.folder()
     lines = [f"Fact {number}: it is so." for number in range(1, 301)]
-    desk.put(folder, "facts.txt", "\n".join(lines))
+    await desk.put(folder, "facts.txt", "\n".join(lines))
     agent_id = await desk.api.agent(folder_ids=[folder["id"]], per_file_view_window_char_limit=2_000)
     name, offset, read = f"{folder['name']}/facts.txt", 0, []
     for _ in range(20):
@@ -149,7 +159,7 @@ async def test_tools_come_with_the_first_folder_and_go_with_the_last(desk: Desk,
 async def test_calls_open_close_and_evict(desk: Desk, openai: OpenAIServer) -> None:
     folder = await desk.folder()
     for name in "abc":
-        desk.put(folder, name)
+        await desk.put(folder, name)
     agent_id = await desk.api.agent(folder_ids=[folder["id"]], max_files_open=2)
     a, b, c = (f"{folder['name']}/{name}" for name in "abc")
     said = await desk.call(agent_id, "open_files", file_requests=[{"file_name": c, "offset": 0, "length": 5}])
@@ -170,8 +180,8 @@ async def test_calls_open_close_and_evict(desk: Desk, openai: OpenAIServer) -> N
 
 async def test_lines_are_found_page_by_page(desk: Desk, openai: OpenAIServer) -> None:
     folder = await desk.folder()
-    desk.put(folder, "a.txt")
-    desk.put(folder, "b.md", "one\nORION rises\nlast")
+    await desk.put(folder, "a.txt")
+    await desk.put(folder, "b.md", "one\nORION rises\nlast")
     agent_id = await desk.api.agent(folder_ids=[folder["id"]])
     a, b = f"{folder['name']}/a.txt", f"{folder['name']}/b.md"
     said = await desk.call(agent_id, "grep_files", pattern="orion")
@@ -190,8 +200,8 @@ async def test_lines_are_found_page_by_page(desk: Desk, openai: OpenAIServer) ->
 
 
 async def test_chunks_are_found(desk: Desk, openai: OpenAIServer) -> None:
-    folder = await desk.folder()
-    desk.put(folder, "a.txt", "Orion launches in May.\nThe budget is 5.", chunks=2)
+    folder = await desk.folder(embedding_chunk_size=8)  # tokens: a line, but not two
+    await desk.put(folder, "a.txt", "Orion launches in May.\nThe budget is 5.")
     agent_id = await desk.api.agent(folder_ids=[folder["id"]])
     said = await desk.call(agent_id, "semantic_search_files", query="budget", limit=1)
     head, rule, _, title, text = said.split("\n")[:5]
@@ -203,7 +213,7 @@ async def test_chunks_are_found(desk: Desk, openai: OpenAIServer) -> None:
 async def test_a_prompt_stays_the_same_while_nothing_changes(desk: Desk, openai: OpenAIServer) -> None:
     """Vendors' caches hold a prompt up to its first byte that differs."""
     folder = await desk.folder()
-    desk.put(folder, "a")
+    await desk.put(folder, "a")
     agent_id = await desk.api.agent(folder_ids=[folder["id"]])
     prompts = []
     for number in range(4):
@@ -217,14 +227,14 @@ async def test_a_prompt_stays_the_same_while_nothing_changes(desk: Desk, openai:
     assert "<directories>" in sections.pop()
     for before, after in pairwise(prompts):
         assert after[1 : len(before)] == before[1:]
-    desk.put(folder, "b")
+    await desk.put(folder, "b")
     [changed] = await desk.shown(agent_id)
     assert f'name="{folder["name"]}/b"' in changed
 
 
 async def test_what_changes_is_seen_by_the_next_step(desk: Desk, openai: OpenAIServer) -> None:
     folder = await desk.folder(description="Before.")
-    desk.put(folder, "a")
+    await desk.put(folder, "a")
     one, other = [await desk.api.agent(folder_ids=[folder["id"]]) for _ in range(2)]
     await desk.shown(one)
     await desk.shown(other)
@@ -240,10 +250,31 @@ async def test_what_changes_is_seen_by_the_next_step(desk: Desk, openai: OpenAIS
     assert [directories(prompt) for prompt in await desk.shown(one)] == [""]
 
 
+async def test_a_file_that_is_replaced_while_it_is_open_is_read_anew(desk: Desk, openai: OpenAIServer) -> None:
+    folder = await desk.folder()
+    old = await desk.put(folder, "a.txt", "Old one.\nOld two.")
+    await desk.put(folder, "b.txt", "Another.")
+    agent_id = await desk.api.agent(folder_ids=[folder["id"]], max_files_open=1)
+    name = f"{folder['name']}/a.txt"
+    said = await desk.call(agent_id, "open_files", file_requests=[{"file_name": name, "offset": 1}])
+    assert said.startswith(f"* Opened {name} (lines 2-end)")
+    assert "2: Old two." in directories((await desk.shown(agent_id))[0])
+    new = await desk.put(folder, "a.txt", "New.", duplicate_handling="replace")
+    assert new != old
+    section = directories((await desk.shown(agent_id))[0])
+    assert ("Old" in section, section.count(f'name="{name}"')) == (False, 1)
+    assert "[Viewing file start (out of 1 lines)]\n1: New." in section
+    assert "Old" not in await desk.call(agent_id, "grep_files", pattern="old|new")
+    gone = await desk.api.http.patch(f"/v1/agents/{agent_id}/files/{old}/open")
+    assert gone.status_code == 404
+    said = await desk.call(agent_id, "open_files", file_requests=[{"file_name": name, "offset": 1}])
+    assert said.startswith(f"{name} has 1 lines")
+
+
 async def test_limits_have_effect(desk: Desk, openai: OpenAIServer) -> None:
     folder = await desk.folder()
     for name in "ab":
-        desk.put(folder, name)
+        await desk.put(folder, name)
     agent_id = await desk.api.agent(folder_ids=[folder["id"]])
     changed = await desk.api.http.patch(
         f"/v1/agents/{agent_id}", json={"max_files_open": 1, "per_file_view_window_char_limit": 200}
@@ -271,7 +302,7 @@ async def test_folders_are_replaced_as_a_set(desk: Desk, openai: OpenAIServer) -
 
 async def test_a_tool_is_called_outside_of_a_run(desk: Desk, openai: OpenAIServer) -> None:
     folder = await desk.folder()
-    desk.put(folder, "a")
+    await desk.put(folder, "a")
     agent_id = await desk.api.agent(folder_ids=[folder["id"]])
     name = f"{folder['name']}/a"
     args = {"file_requests": [{"file_name": name, "offset": 2, "length": 1}]}
