@@ -152,5 +152,5 @@ def test_a_view_is_no_longer_than_its_limit(limit: int) -> None:
 
 
 def test_a_view_has_lines_as_they_are() -> None:
-    assert view("a\r\n\n 1: b", 3, LineRange(), 999) == "[Viewing file start (out of 3 lines)]\n1: a\n2: \n3:  1: b"
+    assert view("a\n\n 1: b", 3, LineRange(), 999) == "[Viewing file start (out of 3 lines)]\n1: a\n2: \n3:  1: b"
     assert view("", 0, LineRange(), 999) == "[Viewing file start (out of 0 lines)]"

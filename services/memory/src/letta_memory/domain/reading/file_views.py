@@ -42,7 +42,7 @@ def view(text: str, lines: int, shown: LineRange, limit: int) -> str:
     else:
         parts = [f"[Viewing lines {min(shown.start + 1, end)} to {end} (out of {lines} lines)]"]
     left = limit - len(parts[0])
-    for number, line in enumerate(_lines(text), shown.start + 1):
+    for number, line in enumerate(lines_of(text), shown.start + 1):
         if number > end:
             break
         numbered = f"\n{number}: {line}"
@@ -61,10 +61,11 @@ def _missing(shown_to: int) -> str:
     return f"\n[Cut after line {shown_to}, where the view is full. Open the file at offset {shown_to} to read on.]"
 
 
-def _lines(text: str) -> Iterator[str]:
+def lines_of(text: str) -> Iterator[str]:
+    """Yield the lines of a file's text, which end in `\\n` alone."""
     at = 0
     while at < len(text):
         end = text.find("\n", at)
         end = len(text) if end < 0 else end
-        yield text[at:end].removesuffix("\r")
+        yield text[at:end]
         at = end + 1

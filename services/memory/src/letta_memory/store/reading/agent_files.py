@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import AsyncIterator, Sequence
 from datetime import datetime, timedelta
+from itertools import islice
 from typing import Any
 
 import sqlalchemy as sa
@@ -18,7 +19,7 @@ from letta_common.values.paging import Page
 from letta_common.values.times import stamp_of
 from letta_memory.domain.contexts import Status, owner_refusal
 from letta_memory.domain.reading.agent_files import FileLimits, FileText, attachment_id
-from letta_memory.domain.reading.file_views import LineRange, chosen
+from letta_memory.domain.reading.file_views import LineRange, chosen, lines_of
 from letta_memory.store.files.folders import folder_of, folder_query, unknown_folder
 from letta_memory.store.reading.file_texts import count_lines, pieces_of, texts_from, views_of
 from letta_memory.store.tables import ListKeyset, folder_agents, folders, keyset, tombstones
@@ -297,7 +298,7 @@ class SqlAgentFileStore:
     async def list_lines(self, actor: Actor, file_id: str, first: int, count: int) -> list[str]:
         """Return so many lines of a file from one on, counted from 0; fewer of them where they are long."""
         [text] = await texts_from(self._db, actor.organization_id, [(file_id, first)], _LINE_CHARS)
-        return text.removesuffix("\n").split("\n", count)[:count]
+        return list(islice(lines_of(text), count))
 
     async def list_folder_ids(self, actor: Actor, agent_id: str) -> list[str]:
         """Return the folders of an agent."""
