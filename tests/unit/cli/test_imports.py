@@ -92,3 +92,11 @@ def test_what_calls_a_server_loads_no_part_of_one(arguments: list[str]):
     modules = loaded(*arguments)
     assert of(modules, (*OF_SERVERS, *OF_TALKS)) == set()
     assert "grpc" in modules
+
+
+def test_what_keeps_servers_running_loads_none_of_them():
+    """`letta up` and `--workers` keep it beside everything, for as long as that runs."""
+    code = "import json, sys, letta_cli.servers.commands; print(json.dumps(sorted(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
+    services = ("letta_agent", "letta_auth", "letta_gateway", "letta_llm_gateway", "letta_memory", "letta_tools")
+    assert of(set(json.loads(done.stdout)), (*OF_CALLS, *services, "alembic", "sqlalchemy")) == set()
