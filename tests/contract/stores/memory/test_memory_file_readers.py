@@ -207,6 +207,31 @@ async def test_a_reader_that_is_stopped_gives_its_file_back(shelf: Shelf, extrac
     assert again.attempts == 1
 
 
+async def test_a_reader_that_is_stopped_while_it_claims_gives_its_file_back(
+    shelf: Shelf, extractor: Extractor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ann, claim, claimed = somebody(), shelf.reading.claim, asyncio.Event()
+    place = await shelf.folder(ann)
+    made = await shelf.upload(ann, place, TEXT)
+
+    async def slow(*how: Any) -> Any:
+        reading = await claim(*how)
+        claimed.set()
+        await asyncio.sleep(0.05)  # the answer is still on its way
+        return reading
+
+    monkeypatch.setattr(shelf.reading, "claim", slow)
+    turn = asyncio.ensure_future(FileReader(shelf.reading, extractor).turn())
+    await claimed.wait()
+    turn.cancel()
+    await asyncio.gather(turn, return_exceptions=True)
+
+    assert (await shelf.files.get(ann, place, made.id)).status == FILE_STATUS_PENDING
+    again = await claim("again", 60)
+    assert again is not None
+    assert (again.file.id, again.attempts) == (made.id, 1)
+
+
 async def test_a_file_that_is_deleted_meanwhile_keeps_nothing(shelf: Shelf, extractor: Extractor) -> None:
     ann = somebody()
     place = await shelf.folder(ann)

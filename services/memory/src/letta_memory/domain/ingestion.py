@@ -102,7 +102,7 @@ class FileReader:
 
     async def turn(self) -> Next:
         """Read one file; when there was one, there may be more."""
-        reading = await self._store.claim(new_id("lease"), _LEASE_SECONDS)
+        reading = await self._claimed()
         if reading is None:
             return Next.AFTER_A_PAUSE
         work = asyncio.ensure_future(self._settle(reading))
@@ -114,6 +114,17 @@ class FileReader:
             work.cancel()
             await asyncio.gather(work, return_exceptions=True)
         return Next.AT_ONCE
+
+    async def _claimed(self) -> Reading | None:
+        """Claim a file; one that is claimed while this ends is given back at once."""
+        claiming = asyncio.ensure_future(self._store.claim(new_id("lease"), _LEASE_SECONDS))
+        try:
+            return await asyncio.shield(claiming)
+        except asyncio.CancelledError:
+            reading = await claiming
+            if reading is not None:
+                await self._store.postpone(reading, 0, counted=False)
+            raise
 
     async def _keep(self, reading: Reading, work: asyncio.Future[None]) -> None:
         """Renew the lease; end the work when another one has the file, or it is gone."""
