@@ -170,6 +170,7 @@ async def test_calls_open_close_and_evict(desk: Desk, openai: OpenAIServer) -> N
     assert said.startswith("there is no file nothing; the files are: ")
     said = await desk.call(agent_id, "open_files", file_requests=[{"file_name": each} for each in (a, b, c)])
     assert said.startswith("at most 2 files")
+    assert "file_name" in await desk.call(agent_id, "open_files", file_requests=[{"file_name": "x" * 2_000}])
     for bad in ([], "x" * 3, [{"file_name": a, "offset": -1}], [{"file_name": a, "length": 0}], [{"offset": 1}]):
         assert (
             "open_files()" in (said := await desk.call(agent_id, "open_files", file_requests=bad)) or "no file" in said

@@ -161,6 +161,9 @@ async def test_lines_may_be_chosen(files: Files) -> None:
     assert (await files.list()).files[0].visible_content.startswith("[Viewing lines 39 to 40 (out of 40 lines)]\n39: ")
     with pytest.raises(InvalidArgument, match="40 lines"):
         await files.open(FileToOpen(file_name=name, offset=40))
+    for none in (FileToOpen(file_name=name, offset=-1), FileToOpen(file_name=name, length=0)):
+        with pytest.raises(ValidationFailed):
+            await files.open(none)
 
 
 async def test_a_view_reaches_over_the_parts_of_a_text(files: Files) -> None:
