@@ -454,6 +454,13 @@ async def test_a_text_of_more_words_than_postgres_takes_is_found_by_those_it_beg
     assert await store.found(made.archive_id, text[:4]) == [text]
 
 
+async def test_marks_without_end_are_read_in_time_that_grows_with_them_alone(store: Store) -> None:
+    """Sorted as one run, so many took minutes, in which neither a timeout nor a cancellation ended the statement."""
+    [made] = await store.write("tea " + "\u0301" * 50_000 + "\u0323" * 50_000 + " for Zo\u0308e")
+    assert await store.found(made.archive_id, "zoe") == [made.text]
+    assert await store.found(made.archive_id, "tea " + "\u05bf\u05b0" * 5_000) == [made.text]
+
+
 async def test_a_text_is_found_by_its_date_and_its_speaker(store: Store) -> None:
     await store.write("Ann: I moved", "Bob: I moved too")
     archive_id = (await store.write("a note"))[0].archive_id

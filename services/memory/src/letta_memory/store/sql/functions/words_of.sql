@@ -10,7 +10,10 @@ declare
   pairs text;
 begin
   if octet_length(said) <> length(said) then
-    said := normalize(regexp_replace(normalize(said, nfkd), '[\u0300-\u036f]', '', 'g'), nfkc);
+    said := (
+      select string_agg(normalize(regexp_replace(normalize(r.part[1], nfkd), '[\u0300-\u036f]', '', 'g'), nfkc), '' order by r.n)
+      -- In parts, at spaces: Postgres sorts marks that stand together by exchanging neighbours, and nothing cancels that.
+      from regexp_matches(said, '.{0,100}\s|\S{1,100}', 'g') with ordinality r (part, n));
   end if;
   loop
     begin
