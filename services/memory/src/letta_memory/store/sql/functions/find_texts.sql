@@ -4,6 +4,7 @@
 -- p_models has the number of each vector's kind (model_of); p_new the postings of texts that are in no table yet, under keys of
 -- their own. A key is scope << 32 | place. score is relative to the best; the places count from 1; docs/adr/0019 has the reasons
 -- and the figures. What bounds a search: 64 words, 8,000 postings in a large scope, and twice p_limit texts of a lane (at least 60).
+-- A bigint is hashed by its halves, one XOR the other, which keys of many scopes have in common: the scope is hashed with them.
 -- Plans are made once, maybe when there is nothing yet, so each access is by a key and arrays, and joins are hash joins.
 -- Locks: none.
 create or replace function memory.find_texts(
@@ -165,8 +166,8 @@ begin
     from unnest(p_new) e join unnest(sought, weights) i (term, weight) on i.term = e.term),
   by_word as materialized (
     select m.key, sum(m.score) as score from matches m
-    where not partial or m.key < 0 or m.key in (select k.key from unnest(kept) k (key))
-    group by 1 order by 2 desc, 1 desc limit depth),
+    where not partial or m.key < 0 or (m.key, m.key >> 32) in (select k.key, k.key >> 32 from unnest(kept) k (key))
+    group by m.key, m.key >> 32 order by 2 desc, 1 desc limit depth),
   by_meaning as materialized (
     select v.key, v.score from unnest(nearest, likeness) v (key, score) order by 2 desc, 1 desc limit depth),
   candidates as materialized (select w.key from by_word w union select v.key from by_meaning v),
@@ -175,7 +176,7 @@ begin
     select g.key, sum(g.own) as own, sum(g.best) as best from (
       select n.key, m.term, max(m.score) as best, max(case when m.key = n.key then m.score end) as own
       from (select c.key, c.key + o as beside from candidates c cross join generate_series(-3, 3) o) n
-      join matches m on m.key = n.beside group by 1, 2) g
+      join matches m on m.key = n.beside and m.key >> 32 = n.beside >> 32 group by 1, 2) g
     group by 1),
   stored as materialized (
     select t.scope::bigint << 32 | t.place as key, t.speaker, t.role, t.words,
@@ -192,7 +193,7 @@ begin
       case when s.speaker = f.speaker then float8 '0.2' else 0 end
         - case when coalesce(s.role, e.role) = 3 /* MessageRole.ASSISTANT */ then float8 '0.4' else 0 end
         - float8 '0.15' * greatest(0, ln(greatest(coalesce(s.words, e.words), 1)::float8 / 60)) as prior
-    from candidates c left join around a on a.key = c.key left join stored s on s.key = c.key
+    from candidates c left join around a on a.key = c.key left join stored s on s.key = c.key and s.key >> 32 = c.key >> 32
     left join (select n.key, max(n.role) as role, max(n.words) as words from unnest(p_new) n where n.key < 0 group by 1) e
       on e.key = c.key
     left join asked_for f on true
