@@ -57,7 +57,6 @@ from letta_messages.rendering import names_of
 
 WISHES_POLL_SECONDS = 0.2  # a cancel through another replica takes no longer; the statement answers with little
 RETRY_SECONDS = "5"  # as text, because errors carry texts
-_REOPENED_SECONDS = 1.0  # for a claim that is under way already; a cancel does not wait for longer
 _CLAIMS = 32  # most runs of one claim, so that other replicas get some of a long queue
 _CROWD = 4
 """How many times its slots a replica holds runs, those that wait for a slot included."""
@@ -262,13 +261,11 @@ class Runner:
             if not jobs:
                 return
 
-    async def take_reopened(self, organization_id: str, run_id: str) -> None:
+    async def take_reopened(self, organization_id: str) -> None:
         """Take over a run that was reopened to be ended: it is the first of its organization and needs no slot."""
         if self._closing:
             return
         self._take(await self._queue.claim_due(self.lease, FreeSlots(1, 0, {organization_id: 1})))
-        if run_id not in self._active:  # a look for work that went on meanwhile has claimed it, here or elsewhere
-            await self.begun(_REOPENED_SECONDS)
 
     def _take(self, jobs: Sequence[RunJob]) -> None:
         for job in jobs:

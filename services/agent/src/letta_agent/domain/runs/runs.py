@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from collections.abc import AsyncIterator, Coroutine, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -57,6 +58,7 @@ POLL_SECONDS = 0.1  # what another replica does is seen through the database; th
 BATCH = 100  # events of one look, few enough to be sent on before the next
 _INPUT_TYPES = frozenset({"user_message", "system_message", "approval_response_message"})
 _READMISSIONS = 4  # the conversation may change hands each time; whoever interrupts needs two at least
+_CANCEL_SECONDS = 5.0  # a tool that does not stop is not waited for
 _LONGEST_POLL = 1.0  # a run may wait for long, and this replica is woken by its own runs anyway
 _FOLLOWED_MS = 10_000
 """How long a follower is expected to be there after it said so."""
@@ -217,16 +219,23 @@ class Runs:
         record = await self._store.get(actor, run_id)
         if record.active:
             record = await self._store.request_cancel(actor, run_id)
-        elif await self._store.reopen(actor, run_id):
-            await self._runner.take_reopened(actor.organization_id, run_id)
-            record = await self._store.get(actor, run_id)
-        else:
+            return await self._end_of(actor, run_id) if self._runner.cancel(run_id) else record
+        if not await self._store.reopen(actor, run_id):
             raise RunNotActive(f"run {run_id} has ended", run_id=run_id)
-        active = self._runner.find(run_id)
-        if active is not None and self._runner.cancel(run_id) and active.task is not None:
-            # So that the answer shows the run as ended; a tool that does not stop is not waited for.
-            await asyncio.wait([active.task], timeout=5)
-            return await self._store.get(actor, run_id)
+        await self._runner.take_reopened(actor.organization_id)
+        return await self._end_of(actor, run_id)
+
+    async def _end_of(self, actor: Actor, run_id: str) -> RunRecord:
+        """Wait for the end of a run that is being cancelled, here or elsewhere; return the run as it is then."""
+        deadline = time.monotonic() + _CANCEL_SECONDS
+        while (record := await self._store.get(actor, run_id)).active:
+            left, active = deadline - time.monotonic(), self._runner.find(run_id)
+            if left <= 0:
+                break
+            if active is not None and active.task is not None:
+                await asyncio.wait([active.task], timeout=left)
+            else:  # another look for work has claimed a run that was reopened, maybe another replica's
+                await asyncio.sleep(POLL_SECONDS)
         return record
 
     async def cancellable(self, actor: Actor, *, agent_id: str = "", conversation_id: str = "") -> list[str]:
