@@ -48,6 +48,34 @@ CALL_SECONDS = 60.0
 EDIT = 'CALL memory_insert {"label": "human", "new_string": "Likes tea."}'
 PER_RUN = ("agent.admit_run", "agent.close_run")
 """Statements of a run rather than of a step."""
+BATCHED = (
+    "as h(organization_id, id)",
+    "agent.run_events",
+    "agent.claim_due_runs",
+    "agent.renew_leases",
+    "delete from agent.conversation_queue",
+    "llm.usage",
+    "llm.budgets",
+    "llm.providers",
+    "llm.defaults",
+    "memory.archives a where a.waiting_since",
+    "memory.claim_file",
+    "memory.index_messages",
+    "memory.purge_some",
+    "memory.search_",
+    "memory.tidy_scope",
+    "memory.count_scope",
+    "tools.tools",
+)
+"""Statements of the background, for all runs of a replica together: left out where they are fewer than the messages."""
+REFRESHED = (
+    "letta.auth.v1.CredentialService/ExchangeCredential",
+    "letta.tools.v1.ToolService/ResolveTools",
+    "SELECT agent.agents.id",
+    "SELECT agent.conversations.definition",
+    "SELECT auth.users.id",
+)
+"""Calls and statements that renew a cache by time: left out where they are fewer than the messages."""
 SETTLE_SECONDS = 0.5
 Send = Callable[[str], Awaitable[Any]]
 
@@ -93,12 +121,12 @@ class Meter:
 
 
 def _of_one(counts: Counter[str]) -> dict[str, float]:
-    """Return what is done for one message, of what was done for all.
-
-    What is done fewer times than there are messages goes by time: a cache is renewed, or the background works for all
-    runs together.
-    """
-    return {name: number / ROUNDS for name, number in counts.items() if number >= ROUNDS}
+    """Return what is done for one message, of what was done for all, but for what goes by time."""
+    return {
+        name: number / ROUNDS
+        for name, number in counts.items()
+        if number >= ROUNDS or not any(known in name for known in (*BATCHED, *REFRESHED))
+    }
 
 
 def _calls() -> Counter[str]:
