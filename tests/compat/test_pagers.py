@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import json
-import shutil
 import subprocess
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,11 +13,10 @@ from typing import Any
 import pytest
 
 from letta_client import Letta
+from tests.support.typescript import in_sdk
 
 pytestmark = pytest.mark.varies  # other tests hold the bodies of the same lists; hundreds of pages would add nothing
 _MANY = 7
-_SDK = "@letta-ai/letta-client@1.12.1"
-_SCRIPT = Path(__file__).parent / "typescript" / "list_all.mjs"
 _ENDLESS = 1000
 ReadAll = Callable[[list["Call"]], list[list[str]]]
 
@@ -121,8 +119,8 @@ def read_all(request: pytest.FixtureRequest, server: Any, client: Letta) -> Read
     """Return what reads lists to their end with one of the SDKs."""
     if request.param == "python":
         return lambda calls: [_python(client, call) for call in calls]
-    home = _typescript_sdk()
-    return lambda calls: _typescript(home, server.http_url, calls)
+    script = in_sdk("list_all.mjs")
+    return lambda calls: _typescript(script, server.http_url, calls)
 
 
 def _python(client: Letta, call: Call) -> list[str]:
@@ -132,32 +130,12 @@ def _python(client: Letta, call: Call) -> list[str]:
     return [item.id for item in itertools.islice(found.list(*call.args, **dict(call.params)), _ENDLESS)]
 
 
-def _typescript(home: Path, url: str, calls: list[Call]) -> list[list[str]]:
-    script = home / _SCRIPT.name
-    shutil.copy(_SCRIPT, script)
+def _typescript(script: Path, url: str, calls: list[Call]) -> list[list[str]]:
     wanted = json.dumps([{"resource": c.resource, "args": c.args, "params": dict(c.params)} for c in calls])
     ran = subprocess.run(["node", script, url, wanted], capture_output=True, text=True, timeout=60, check=False)
     assert ran.returncode == 0, ran.stderr
     answers: list[list[str]] = json.loads(ran.stdout)
     return answers
-
-
-def _typescript_sdk() -> Path:
-    """Return a folder with the SDK, installed once. Skips where npm is missing or has nothing to install from."""
-    home = Path(__file__).parents[2] / ".venv" / "typescript"
-    if not (home / "node_modules" / "@letta-ai").is_dir():
-        if shutil.which("npm") is None:
-            pytest.skip("npm is not installed")
-        ran = subprocess.run(
-            ["npm", "install", "--no-save", "--no-audit", "--no-fund", "--prefix", str(home), _SDK],
-            capture_output=True,
-            text=True,
-            timeout=120,
-            check=False,
-        )
-        if ran.returncode:
-            pytest.skip(f"npm cannot install the SDK: {ran.stderr[-200:]}")
-    return home
 
 
 def unique(ids: list[str]) -> list[str]:

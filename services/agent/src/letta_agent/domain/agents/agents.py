@@ -405,7 +405,8 @@ class Agents:
         if not agents:
             return []
         blocks = AgentInclude.AGENT_INCLUDE_BLOCKS in parts
-        folders = AgentInclude.AGENT_INCLUDE_SOURCES in parts
+        # To older clients the files that a single agent sees are a part of its memory, as its blocks are.
+        folders = AgentInclude.AGENT_INCLUDE_SOURCES in parts or (blocks and len(agents) == 1)
         memories = await self._memory.memories([agent.id for agent in agents], blocks=blocks, folders=folders)
         tools: dict[str, Tool] = {}
         ids = tuple(dict.fromkeys(tool for agent in agents for tool in agent.tool_ids))
@@ -439,7 +440,7 @@ class Agents:
             shown.blocks.extend(memory.blocks)
         if AgentInclude.AGENT_INCLUDE_SOURCES in parts:
             shown.folders.extend(memory.folders)
-            shown.compat.memory.file_blocks.extend(file_blocks(memory.directories))
+        shown.compat.memory.file_blocks.extend(file_blocks(memory.directories))
         if AgentInclude.AGENT_INCLUDE_TOOLS in parts:
             shown.tools.extend(tools)
         if AgentInclude.AGENT_INCLUDE_SECRETS in parts and agent.secrets:
