@@ -4,125 +4,27 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncIterator
-from datetime import UTC, datetime
-from typing import Any
 
 import pytest
 import sqlalchemy as sa
 
-from letta.common.v1.message_pb2 import ContentPart, Message, MessageRole, TextContent
 from letta.llm.v1.embedding_service_pb2 import Embedding, EmbedResponse
 from letta.memory.v1 import context_service_pb2 as pb
-from letta.memory.v1.message_service_pb2 import SearchStoredMessagesRequest
 from letta.memory.v1.passage_pb2 import Passage
-from letta.memory.v1.passage_service_pb2 import SearchPassagesRequest
 from letta.memory.v1.search_order_pb2 import SearchOrder
-from letta_common.actor import Actor
 from letta_common.errors import PassageNotFound
 from letta_common.values.ids import new_id
 from letta_common.values.times import stamp_of
 from letta_memory.domain.passages import PassageScope
-from letta_memory.domain.search.cells import CellMaker
-from letta_memory.domain.search.index import Conversation, LateConversations, SearchKeeper
+from letta_memory.domain.search.index import Conversation
 from letta_memory.domain.search.scopes import SearchScope
-from letta_memory.store.archives import SqlArchiveStore
 from letta_memory.store.contexts import SqlContextStore
-from letta_memory.store.messages import SqlMessageStore
-from letta_memory.store.passages import SqlPassageStore
-from letta_memory.store.pending import SqlPendingStore
-from letta_memory.store.search.cells import SqlSearchCellStore
-from letta_memory.store.search.index import SqlSearchIndexStore
 from letta_postgres.db import Database, DatabaseOptions
 from tests.support.databases import Databases
-
-NOW = datetime(2026, 1, 2, tzinfo=UTC)
-VECTOR = [1.0, 0.0]
+from tests.support.searches import NOW, VECTOR, SearchStore, said
 
 
-class Store:
-    """The stores of memory, an organization of its own, and an agent in it."""
-
-    def __init__(self, db: Database) -> None:
-        self.db = db
-        self.late = LateConversations()
-        self.contexts = SqlContextStore(db, self.late)
-        self.messages, self.passages = SqlMessageStore(db), SqlPassageStore(db)
-        self.archives, self.pending = SqlArchiveStore(db), SqlPendingStore(db)
-        self.index, self.cells = SqlSearchIndexStore(db), SqlSearchCellStore(db)
-        self.actor = Actor(new_id("org"), "user-ann")
-        self.agent_id, self.fence = new_id("agent"), 0
-
-    async def begin(self) -> None:
-        request = pb.ProvisionAgentRequest(agent_id=self.agent_id, agent_name="Ada", messages=[said("You are Ada.")])
-        await self.contexts.provision_agent(self.actor, request, [])
-
-    async def say(self, *texts: str, commit: bool = True) -> dict[str, Any]:
-        self.fence += 1
-        owner = {"agent_id": self.agent_id, "conversation_id": self.agent_id, "run_id": new_id("run")}
-        owner["fence"] = self.fence
-        await self.contexts.begin_step(self.actor, pb.BeginStepRequest(**owner, input=[said(text) for text in texts]))
-        if commit:
-            await self.contexts.commit_step(self.actor, pb.CommitStepRequest(**owner))
-        return owner
-
-    async def heard(self, query: str, **more: Any) -> list[str]:
-        request = SearchStoredMessagesRequest(agent_id=self.agent_id, query=query, limit=50, **more)
-        hits = await self.messages.search(self.actor, request, None, types=0)
-        return [Message.FromString(hit.found.message).parts[0].text.text for hit in hits]
-
-    async def write(self, *texts: str, vector: bool = True) -> list[Passage]:
-        drafts = [
-            Passage(
-                id=new_id("passage"),
-                text=text,
-                metadata="{}",
-                created_at=stamp_of(NOW),
-                embedding=VECTOR if vector else [],
-            )
-            for text in texts
-        ]
-        place = PassageScope(agent_id=self.agent_id)
-        written, _ = await self.passages.create(
-            self.actor, place, drafts, embedder="test/two", request_hash=b"", now=NOW
-        )
-        return written
-
-    async def found(self, archive_id: str, query: str, *, vector: bool = False, **more: Any) -> list[str]:
-        question = EmbedResponse(model="test/two", embeddings=[Embedding(values=VECTOR)])
-        request = SearchPassagesRequest(query=query, limit=50, **more)
-        questions = [question] if vector else []
-        hits = await self.passages.search(self.actor, [archive_id], request, questions, embeddings=False)
-        return [hit.passage.text for hit in hits]
-
-    async def keep(self) -> None:
-        """Do all that the background would."""
-        cells = CellMaker(self.cells, many=600)
-        await SearchKeeper(self.index, self.late, cells, embed_messages=False).rebuild()
-
-    async def counted(self, table: str) -> int:
-        [(count,)] = await self.db.hot(
-            f"select count(*) from memory.{table} where organization_id = %s", (self.actor.organization_id,)
-        )
-        return int(count)
-
-
-def said(text: str) -> Message:
-    role = MessageRole.MESSAGE_ROLE_SYSTEM if text.startswith("You are") else MessageRole.MESSAGE_ROLE_USER
-    parts = [ContentPart(text=TextContent(text=text))]
-    return Message(id=new_id("message"), role=role, created_at=stamp_of(NOW), parts=parts)
-
-
-@pytest.fixture
-async def store(database_url: str) -> AsyncIterator[Store]:
-    db = await Database.open(database_url, schema="memory", options=DatabaseOptions(pool_size=6))
-    made = Store(db)
-    await made.begin()
-    yield made
-    await db.close()
-
-
-async def test_messages_are_found_alike_before_they_are_indexed_and_after(store: Store) -> None:
+async def test_messages_are_found_alike_before_they_are_indexed_and_after(store: SearchStore) -> None:
     await store.say("I drink oolong tea", "The car is red", "Tea again")
     before = await store.heard("tea or an oolong")
     assert await store.counted("search_texts") == 0
@@ -135,7 +37,7 @@ async def test_messages_are_found_alike_before_they_are_indexed_and_after(store:
     assert await store.heard("tea", conversation_id=new_id("conv")) == []
 
 
-async def test_a_repeated_look_indexes_nothing_twice(store: Store) -> None:
+async def test_a_repeated_look_indexes_nothing_twice(store: SearchStore) -> None:
     await store.say("one", "two")
     await store.keep()
     again = Conversation(store.actor.organization_id, store.agent_id)
@@ -144,7 +46,7 @@ async def test_a_repeated_look_indexes_nothing_twice(store: Store) -> None:
     assert await store.counted("search_texts") == 2
 
 
-async def test_what_is_withdrawn_leaves_nothing_behind(store: Store) -> None:
+async def test_what_is_withdrawn_leaves_nothing_behind(store: SearchStore) -> None:
     owner = await store.say("a mistake", commit=False)
     await store.keep()
     assert await store.heard("mistake") == ["a mistake"]
@@ -154,7 +56,7 @@ async def test_what_is_withdrawn_leaves_nothing_behind(store: Store) -> None:
     assert (await store.counted("search_texts"), await store.counted("search_postings")) == (0, 0)
 
 
-async def test_a_conversation_whose_end_is_withdrawn_is_not_late_for_ever(store: Store) -> None:
+async def test_a_conversation_whose_end_is_withdrawn_is_not_late_for_ever(store: SearchStore) -> None:
     owner = await store.say("a mistake", commit=False)
     await store.contexts.withdraw_input(store.actor, pb.WithdrawInputRequest(**owner))
     conversation = Conversation(store.actor.organization_id, store.agent_id)
@@ -168,7 +70,7 @@ async def test_a_conversation_whose_end_is_withdrawn_is_not_late_for_ever(store:
     assert await store.counted("search_texts") == 1
 
 
-async def test_two_conversations_of_an_agent_are_indexed_at_the_same_time(store: Store) -> None:
+async def test_two_conversations_of_an_agent_are_indexed_at_the_same_time(store: SearchStore) -> None:
     """Replicas keep what they noted themselves: one that turns away leaves it to the sweep of some minutes later."""
     await store.say("tea")
     await store.keep()
@@ -190,7 +92,7 @@ async def test_two_conversations_of_an_agent_are_indexed_at_the_same_time(store:
 async def test_what_cannot_be_kept_holds_up_nothing_else(databases: Databases) -> None:
     """What the database refuses to one, a fault of the program, is tried again at the next sweep."""
     db = await Database.open(databases.clone(("memory",)), schema="memory", options=DatabaseOptions(pool_size=6))
-    first, second = Store(db), Store(db)
+    first, second = SearchStore(db), SearchStore(db)
     second.late = first.late
     second.contexts = SqlContextStore(db, first.late)
     for store in (first, second):
@@ -214,7 +116,7 @@ async def test_what_cannot_be_kept_holds_up_nothing_else(databases: Databases) -
     await db.close()
 
 
-async def test_many_that_are_forgotten_are_not_found_and_leave_later(store: Store) -> None:
+async def test_many_that_are_forgotten_are_not_found_and_leave_later(store: SearchStore) -> None:
     await store.say(*(f"tea number {number}" for number in range(100)))
     await store.keep()
     await store.say("the last tea", commit=False)
@@ -233,7 +135,7 @@ async def test_many_that_are_forgotten_are_not_found_and_leave_later(store: Stor
     assert await store.counted("search_postings") == 5, "new, tea, and the date"
 
 
-async def test_a_deleted_passage_takes_its_postings_along(store: Store) -> None:
+async def test_a_deleted_passage_takes_its_postings_along(store: SearchStore) -> None:
     kept, gone = await store.write("green tea", "black tea")
     await store.passages.delete(store.actor, gone.archive_id, gone.id)
 
@@ -243,7 +145,7 @@ async def test_a_deleted_passage_takes_its_postings_along(store: Store) -> None:
         await store.passages.delete(store.actor, gone.archive_id, gone.id)
 
 
-async def test_a_deleted_archive_is_cleared_away_in_the_background(store: Store) -> None:
+async def test_a_deleted_archive_is_cleared_away_in_the_background(store: SearchStore) -> None:
     [made] = await store.write("tea")
     await store.archives.delete(store.actor, made.archive_id)
     assert await store.counted("search_postings") == 4
@@ -253,7 +155,7 @@ async def test_a_deleted_archive_is_cleared_away_in_the_background(store: Store)
     assert await store.counted("search_scopes") == 1, "the agent's"
 
 
-async def test_an_agent_that_is_removed_is_cleared_away(store: Store) -> None:
+async def test_an_agent_that_is_removed_is_cleared_away(store: SearchStore) -> None:
     await store.say("tea")
     await store.keep()
     await store.contexts.deprovision_agent(store.actor, store.agent_id)
@@ -262,7 +164,7 @@ async def test_an_agent_that_is_removed_is_cleared_away(store: Store) -> None:
         assert await store.counted(table) == 0, table
 
 
-async def test_nobody_waits_for_what_search_kept_of_an_agent_that_is_removed(store: Store) -> None:
+async def test_nobody_waits_for_what_search_kept_of_an_agent_that_is_removed(store: SearchStore) -> None:
     await store.say(*(f"tea number {number}" for number in range(100)))
     await store.keep()
     await store.contexts.deprovision_agent(store.actor, store.agent_id)
@@ -272,7 +174,7 @@ async def test_nobody_waits_for_what_search_kept_of_an_agent_that_is_removed(sto
         assert await store.counted(table) == 0, table
 
 
-async def test_counts_of_a_large_scope_find_what_counting_in_a_search_finds(store: Store) -> None:
+async def test_counts_of_a_large_scope_find_what_counting_in_a_search_finds(store: SearchStore) -> None:
     texts = [f"word{number % 700} common thing {number}" for number in range(900)]
     for start in range(0, len(texts), 500):
         await store.write(*texts[start : start + 500])
@@ -286,7 +188,7 @@ async def test_counts_of_a_large_scope_find_what_counting_in_a_search_finds(stor
     assert small[0] == "word7 common rarity"
 
 
-async def test_the_newest_may_come_first(store: Store) -> None:
+async def test_the_newest_may_come_first(store: SearchStore) -> None:
     await store.say("I live in Lyon", "Lyon Lyon Lyon", "I moved from Lyon to Oslo, long after that summer")
     ranked = await store.heard("Lyon")
     assert ranked[0] == "Lyon Lyon Lyon"
@@ -294,7 +196,7 @@ async def test_the_newest_may_come_first(store: Store) -> None:
     assert set(newest) == set(ranked)
 
 
-async def test_hostile_queries_are_bounded(store: Store) -> None:
+async def test_hostile_queries_are_bounded(store: SearchStore) -> None:
     [made] = await store.write("the tea is green")
     await store.say("the tea is green")
     for query in (
@@ -316,7 +218,7 @@ async def test_hostile_queries_are_bounded(store: Store) -> None:
 class Traffic:
     """Writers, deleters, an embedder and workers that are killed at any moment, all at once."""
 
-    def __init__(self, store: Store, archive_id: str) -> None:
+    def __init__(self, store: SearchStore, archive_id: str) -> None:
         self.store, self.archive_id = store, archive_id
         self.alive: dict[str, str] = {}
         self.spoken: list[str] = []
@@ -362,7 +264,7 @@ class Traffic:
             await asyncio.gather(work, return_exceptions=True)
 
 
-async def test_search_finds_every_acknowledged_row_whatever_happens_meanwhile(store: Store) -> None:
+async def test_search_finds_every_acknowledged_row_whatever_happens_meanwhile(store: SearchStore) -> None:
     [first] = await store.write("marker start")
     traffic = Traffic(store, first.archive_id)
     background = [asyncio.create_task(work) for work in (traffic.embed(), traffic.keep(), traffic.keep())]
@@ -381,7 +283,7 @@ async def test_search_finds_every_acknowledged_row_whatever_happens_meanwhile(st
     assert await store.counted("search_texts") == 1 + len(traffic.alive) + len(traffic.spoken)
 
 
-async def test_scopes_that_grew_are_counted(store: Store) -> None:
+async def test_scopes_that_grew_are_counted(store: SearchStore) -> None:
     await store.write(*(f"text {number}" for number in range(40)))
     org = store.actor.organization_id
     query = "select s.due, s.mean is null, s.scope from memory.search_scopes s where s.organization_id = %s"
@@ -393,7 +295,7 @@ async def test_scopes_that_grew_are_counted(store: Store) -> None:
     assert (await store.db.hot(query, (org,)))[0][:2] == (False, False)
 
 
-async def test_a_large_scope_is_divided_and_what_comes_later_is_found_at_once(store: Store) -> None:
+async def test_a_large_scope_is_divided_and_what_comes_later_is_found_at_once(store: SearchStore) -> None:
     """Vectors lie on the corners of a square, so each cell has those of a corner, and a search has them all."""
     corners = [[1.0, 0.0], [0.0, 1.0], [-1.0, 0.0], [0.0, -1.0]]
     archive_id = ""
@@ -439,7 +341,7 @@ async def test_a_large_scope_is_divided_and_what_comes_later_is_found_at_once(st
         ("서울타워에 갔습니다", "서울타워"),
     ],
 )
-async def test_accents_widths_and_texts_without_spaces_are_found(store: Store, text: str, query: str) -> None:
+async def test_accents_widths_and_texts_without_spaces_are_found(store: SearchStore, text: str, query: str) -> None:
     [made] = await store.write(text)
     await store.write("something else")
     assert await store.found(made.archive_id, query) == [text]
@@ -448,20 +350,20 @@ async def test_accents_widths_and_texts_without_spaces_are_found(store: Store, t
     assert await store.heard(query) == [text]
 
 
-async def test_a_text_of_more_words_than_postgres_takes_is_found_by_those_it_begins_with(store: Store) -> None:
+async def test_a_text_of_more_words_than_postgres_takes_is_found_by_those_it_begins_with(store: SearchStore) -> None:
     text = "".join(chr(0x4E00 + number % 20_000) + chr(0x4E00 + number * 7 % 20_000) for number in range(60_000))
     [made] = await store.write(text)
     assert await store.found(made.archive_id, text[:4]) == [text]
 
 
-async def test_marks_without_end_are_read_in_time_that_grows_with_them_alone(store: Store) -> None:
+async def test_marks_without_end_are_read_in_time_that_grows_with_them_alone(store: SearchStore) -> None:
     """Sorted as one run, so many took minutes, in which neither a timeout nor a cancellation ended the statement."""
     [made] = await store.write("tea " + "\u0301" * 50_000 + "\u0323" * 50_000 + " for Zo\u0308e")
     assert await store.found(made.archive_id, "zoe") == [made.text]
     assert await store.found(made.archive_id, "tea " + "\u05bf\u05b0" * 5_000) == [made.text]
 
 
-async def test_a_text_is_found_by_its_date_and_its_speaker(store: Store) -> None:
+async def test_a_text_is_found_by_its_date_and_its_speaker(store: SearchStore) -> None:
     await store.write("Ann: I moved", "Bob: I moved too")
     archive_id = (await store.write("a note"))[0].archive_id
     assert (await store.found(archive_id, "what did Bob do"))[0] == "Bob: I moved too"
@@ -472,7 +374,7 @@ async def test_plans_that_were_made_when_there_was_nothing_read_no_table_whole(d
     """A plan stays for as long as its connection; statistics of a new database come late."""
     dsn = databases.clone(("memory",))
     db = await Database.open(dsn, schema="memory", options=DatabaseOptions(pool_size=1))
-    store = Store(db)
+    store = SearchStore(db)
     await store.begin()
     for number in range(40):
         [made] = await store.write(f"text {number}")

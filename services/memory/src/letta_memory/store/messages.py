@@ -23,8 +23,8 @@ from letta_postgres.statements import call
 
 _FILTERS = ("agent", "conversation", "roles", "types")
 _QUESTION = ("query", "vectors", "embedders", "mode", "from", "to", "newest", "limit")
-_PLACES = ("score", "word_place", "meaning_place", "word_score", "meaning_score")
-_WHY = ("score", "word_rank", "meaning_rank", "word_score", "meaning_score")
+_PLACES = ("score", "word_place", "meaning_place", "word_score", "meaning_score", "approximate_words")
+_WHY = ("score", "word_rank", "meaning_rank", "word_score", "meaning_score", "approximate_words")
 _FIELDS = ", ".join(f"r.{name}" for name in (*_PLACES, "agent_id", "conversation_id", "body"))
 _SEARCH = f"select {_FIELDS} from {call('memory.search_messages', 'org', *_FILTERS, *_QUESTION)} r"
 

@@ -69,11 +69,12 @@ _WRITE = (
 _QUESTION = ("query", "vectors", "embedders", "embeddings")
 _FILTERS = ("tags", "all", "from", "to", "newest", "limit")
 _SEARCH = (
-    f"select r.score, r.word_place, r.meaning_place, r.word_score, r.meaning_score, {_FIELDS}, {_VECTOR} "
+    "select r.score, r.word_place, r.meaning_place, r.word_score, r.meaning_score, r.approximate_words, "
+    f"{_FIELDS}, {_VECTOR} "
     f"from {call('memory.search_passages', 'org', 'archives', *_QUESTION, *_FILTERS)} r"
 )
 _DELETE = f"select {call('memory.delete_passage', 'org', 'archive', 'id')}"
-_RANKS = ("word_rank", "meaning_rank", "word_score", "meaning_score")
+_RANKS = ("word_rank", "meaning_rank", "word_score", "meaning_score", "approximate_words")
 _NO_ARCHIVE, _NO_AGENT, _OTHER_REQUEST = 1, 2, 3
 
 
@@ -203,7 +204,7 @@ def _passage(actor: Actor, row: Sequence[Any]) -> Passage:
 
 
 def _result(actor: Actor, row: Sequence[Any]) -> PassageSearchResult:
-    score, *why, passage = row[0], *row[1:5], row[5:]
+    score, *why, passage = row[0], *row[1:6], row[6:]
     ranks = PassageRanks(**dict(zip(_RANKS, why, strict=True)))
     return PassageSearchResult(passage=_passage(actor, passage), score=score, ranks=ranks)
 

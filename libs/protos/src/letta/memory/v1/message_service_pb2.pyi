@@ -687,6 +687,7 @@ class StoredMessageResult(_message.Message):
     MEANING_RANK_FIELD_NUMBER: _builtins.int
     WORD_SCORE_FIELD_NUMBER: _builtins.int
     MEANING_SCORE_FIELD_NUMBER: _builtins.int
+    APPROXIMATE_WORDS_FIELD_NUMBER: _builtins.int
     message: _builtins.bytes
     """A serialized `letta.common.v1.Message`."""
     conversation_id: _builtins.str
@@ -701,6 +702,10 @@ class StoredMessageResult(_message.Message):
     """How well its words match, relative to the best."""
     meaning_score: _builtins.float
     """How near its meaning is, relative to the nearest; below 0 where it is farther than the mean."""
+    @_builtins.property
+    def approximate_words(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Words of the query that no text searched has, and for which the message has one that is spelled nearly so."""
+
     def __init__(
         self,
         *,
@@ -711,10 +716,11 @@ class StoredMessageResult(_message.Message):
         meaning_rank: _builtins.int = ...,
         word_score: _builtins.float = ...,
         meaning_score: _builtins.float = ...,
+        approximate_words: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["conversation_id", b"conversation_id", "meaning_rank", b"meaning_rank", "meaning_score", b"meaning_score", "message", b"message", "score", b"score", "word_rank", b"word_rank", "word_score", b"word_score"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["approximate_words", b"approximate_words", "conversation_id", b"conversation_id", "meaning_rank", b"meaning_rank", "meaning_score", b"meaning_score", "message", b"message", "score", b"score", "word_rank", b"word_rank", "word_score", b"word_score"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

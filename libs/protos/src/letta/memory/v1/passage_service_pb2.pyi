@@ -359,6 +359,7 @@ class PassageRanks(_message.Message):
     MEANING_RANK_FIELD_NUMBER: _builtins.int
     WORD_SCORE_FIELD_NUMBER: _builtins.int
     MEANING_SCORE_FIELD_NUMBER: _builtins.int
+    APPROXIMATE_WORDS_FIELD_NUMBER: _builtins.int
     word_rank: _builtins.int
     """By its words, from 1; absent where they do not match."""
     meaning_rank: _builtins.int
@@ -367,6 +368,10 @@ class PassageRanks(_message.Message):
     """How well its words match, relative to the best; absent where the search has no query."""
     meaning_score: _builtins.float
     """How near its meaning is, relative to the nearest, below 0 where it is farther than the mean; absent as above."""
+    @_builtins.property
+    def approximate_words(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Words of the query that no text searched has, and for which the passage has one that is spelled nearly so."""
+
     def __init__(
         self,
         *,
@@ -374,10 +379,11 @@ class PassageRanks(_message.Message):
         meaning_rank: _builtins.int | None = ...,
         word_score: _builtins.float | None = ...,
         meaning_score: _builtins.float | None = ...,
+        approximate_words: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_meaning_rank", b"_meaning_rank", "_meaning_score", b"_meaning_score", "_word_rank", b"_word_rank", "_word_score", b"_word_score", "meaning_rank", b"meaning_rank", "meaning_score", b"meaning_score", "word_rank", b"word_rank", "word_score", b"word_score"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_meaning_rank", b"_meaning_rank", "_meaning_score", b"_meaning_score", "_word_rank", b"_word_rank", "_word_score", b"_word_score", "meaning_rank", b"meaning_rank", "meaning_score", b"meaning_score", "word_rank", b"word_rank", "word_score", b"word_score"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_meaning_rank", b"_meaning_rank", "_meaning_score", b"_meaning_score", "_word_rank", b"_word_rank", "_word_score", b"_word_score", "approximate_words", b"approximate_words", "meaning_rank", b"meaning_rank", "meaning_score", b"meaning_score", "word_rank", b"word_rank", "word_score", b"word_score"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__meaning_rank: _TypeAlias = _typing.Literal["meaning_rank"]  # noqa: Y015
     _WhichOneofArgType__meaning_rank: _TypeAlias = _typing.Literal["_meaning_rank", b"_meaning_rank"]  # noqa: Y015

@@ -53,6 +53,14 @@ class SearchIndexStore(Protocol):
         """Count the texts of a scope anew: in how many each word is, and the mean of their vectors."""
         ...
 
+    async def list_unspelled(self, limit: int) -> list[SearchScope]:
+        """Return scopes that got many words since their spellings were written."""
+        ...
+
+    async def spell(self, scope: SearchScope, *, whole: bool) -> None:
+        """Write down how the words of a scope are spelled: of the texts that came since, or of all anew."""
+        ...
+
     async def close(self, scope: SearchScope) -> None:
         """Note that a scope was seen to, until it has grown again."""
         ...
@@ -99,6 +107,8 @@ class SearchKeeper:
             more = await self._tried(self._index, conversation) or more
         for scope in await self._store.list_due(_CONVERSATIONS_AT_ONCE):
             more = await self._tried(self._see_to, scope) or more
+        for scope in await self._store.list_unspelled(_CONVERSATIONS_AT_ONCE):
+            await self._tried(self._spell, scope)
         return Next.AT_ONCE if more else Next.AFTER_A_PAUSE
 
     async def rebuild(self) -> None:
@@ -131,6 +141,11 @@ class SearchKeeper:
         if await self._store.tidy(scope, _MESSAGES_AT_ONCE):
             return True
         await self._store.count(scope)
+        await self._store.spell(scope, whole=True)
         await self._cells.see_to(scope)
         await self._store.close(scope)
+        return False
+
+    async def _spell(self, scope: SearchScope) -> bool:
+        await self._store.spell(scope, whole=False)
         return False

@@ -16,6 +16,8 @@ _INDEX = f"select {call('memory.index_messages', 'org', 'conversation', 'embed',
 _DUE = (
     "select s.organization_id, s.scope from memory.search_scopes s where s.due or s.untidy or s.gone limit %b::integer"
 )
+_UNSPELLED = "select s.organization_id, s.scope from memory.search_scopes s where s.unspelled limit %b::integer"
+_SPELL = f"select {call('memory.spell_scope', 'org', 'scope', 'whole')}"
 _TIDY = f"select {call('memory.tidy_scope', 'org', 'scope', 'most')}"
 _COUNT = f"select {call('memory.count_scope', 'org', 'scope')}"
 _CLOSE = """
@@ -54,6 +56,14 @@ class SqlSearchIndexStore:
     async def count(self, scope: SearchScope) -> None:
         """Count the texts of a scope anew."""
         await self._db.hot(_COUNT, {"org": scope.organization_id, "scope": scope.number})
+
+    async def list_unspelled(self, limit: int) -> list[SearchScope]:
+        """Return scopes that got many words since their spellings were written."""
+        return [SearchScope(*row) for row in await self._db.hot(_UNSPELLED, (limit,))]
+
+    async def spell(self, scope: SearchScope, *, whole: bool) -> None:
+        """Write down how the words of a scope are spelled: of the texts that came since, or of all anew."""
+        await self._db.hot(_SPELL, {"org": scope.organization_id, "scope": scope.number, "whole": whole})
 
     async def close(self, scope: SearchScope) -> None:
         """Note that a scope was seen to, until it has grown again."""

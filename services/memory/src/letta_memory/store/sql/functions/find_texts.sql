@@ -3,7 +3,8 @@
 --
 -- p_models has the number of each vector's kind (model_of); p_new the postings of texts that are in no table yet, under keys of
 -- their own. A key is scope << 32 | place. score is relative to the best; the places count from 1; docs/adr/0019 has the reasons
--- and the figures. What bounds a search: 64 words, 8,000 postings in a large scope, and twice p_limit texts of a lane (at least 60).
+-- and the figures. Words that no text has count as those that they are like (like_words), for less; what was found by these says so.
+-- What bounds a search: 64 words, 8,000 postings in a large scope, and twice p_limit texts of a lane (at least 60).
 -- A bigint is hashed by its halves, one XOR the other, which keys of many scopes have in common: the scope is hashed with them.
 -- Plans are made once, maybe when there is nothing yet, so each access is by a key and arrays, and joins are hash joins.
 -- Locks: none.
@@ -24,7 +25,10 @@ declare
   kind integer;
   asked_way extensions.halfvec;
   shift float8;
+  words memory.asked_word[];
   asked integer[];
+  missing integer[];
+  likes memory.like_word[] := '{}';
   sought integer[] := '{}';
   weights real[] := '{}';
   kept bigint[];
@@ -37,7 +41,6 @@ declare
   found_keys bigint[];
   found_scores float8[];
   -- Of BM25, with k1 0.9 and b 0.4, as numbers of the processor: those of SQL cost twenty times as much.
-  half constant float8 := 0.5;
   top constant float8 := 1.9;
   base constant float8 := 0.54;
   slope float8;
@@ -58,27 +61,23 @@ begin
   narrowed := p_filter.conversation_id is not null or p_filter.roles is not null or p_filter.types is not null
     or p_filter.tags is not null or p_filter.since is not null or p_filter.until is not null;
   partial := untidy or narrowed;
-  asked := array(
-    select hashtext(u.lexeme) from unnest(memory.words_of(p_query, null)) u order by length(u.lexeme) desc, u.lexeme limit 64);
-  if p_by_words and (texts <= 1000 or not counted) then
-    select array_agg(z.term), array_agg(ln(1 + (greatest(texts - z.n, 0) + half) / (z.n + half))::real) into sought, weights
+  words := array(select w from memory.asked_words(p_query) w);
+  asked := array(select hashtext(w.stem) from unnest(words) w);
+  if p_by_words then
+    select w.terms, w.weights, w.missing into sought, weights, missing
+    from memory.weigh_words(p_org, p_scopes, asked, p_new, texts, counted) w;
+  end if;
+  if cardinality(missing) > 0 then
+    likes := array(
+      select l from memory.like_words(
+        p_org, p_scopes, array(select w from unnest(words) w where hashtext(w.stem) = any(missing))) l
+      where l.term <> all(asked));
+    select sought || array_agg(w.term), weights || array_agg(w.weight * l.likeness) into sought, weights
     from (
-      select x.term, count(*) as n from (
-        select p.term from memory.search_postings p
-        where p.organization_id = p_org and p.scope = any(p_scopes) and p.term = any(asked)
-        union all select e.term from unnest(p_new) e) x group by 1) z;
-  elsif p_by_words then
-    select array_agg(z.term), array_agg(ln(1 + (greatest(texts - z.n, 0) + half) / (z.n + half))::real) into sought, weights
-    from (
-      select y.term, y.n, sum(y.n) over (order by y.n, y.term) - y.n as before
-      from (
-        select t.term, greatest(coalesce(sum(x.texts), 0), 1) as n
-        from unnest(asked) t (term) left join (
-          select c.term, c.texts from memory.search_terms c
-          where c.organization_id = p_org and c.scope = any(p_scopes) and c.term = any(asked)) x on x.term = t.term
-        group by 1) y) z
-    -- The rarest words decide; of words that nearly all texts have, postings would be read for nothing.
-    where z.before + z.n <= 8000 or z.before = 0;
+      select u.term, u.weight from memory.weigh_words(
+        p_org, p_scopes, array(select distinct l.term from unnest(likes) l), null, texts, counted) x
+      cross join lateral unnest(x.terms, x.weights) u (term, weight)) w
+    join (select y.term, max(y.likeness) as likeness from unnest(likes) y group by 1) l on l.term = w.term;
   end if;
   if partial then
     kept := array(
@@ -208,10 +207,13 @@ begin
     select f.key, f.own, f.likeness, f.prior + f.score + float8 '0.15' * talk * (
       coalesce(case when lag(f.key) over o = f.key - 1 then lag(f.score) over o end, 0)
       + coalesce(case when lead(f.key) over o = f.key + 1 then lead(f.score) over o end, 0)) as score
-    from fused f window o as (order by f.key))
+    from fused f window o as (order by f.key)),
+  alike as materialized (
+    select m.key, array_agg(distinct l.word) as words from unnest(likes) l join matches m on m.term = l.term group by 1)
   select s.key, greatest(0, coalesce(s.score / nullif(greatest(max(s.score) over (), 0), 0), 0))::float8,
-    w.place::integer, v.place::integer, s.own::float8, s.likeness::float8
+    w.place::integer, v.place::integer, s.own::float8, s.likeness::float8, a.words
   from smoothed s
+  left join alike a on a.key = s.key
   left join (select b.key, row_number() over (order by b.score desc, b.key desc) as place from by_word b) w on w.key = s.key
   left join (select b.key, row_number() over (order by b.score desc, b.key desc) as place from by_meaning b) v on v.key = s.key
   order by s.score desc, s.key desc limit p_limit;

@@ -63,7 +63,9 @@ begin
     s.word_count := s.word_count + memory.write_text(t, m.search);
   end loop;
   update memory.search_scopes x
-  set next_place = s.next_place, text_count = s.text_count, word_count = s.word_count, due = s.due or s.text_count >= s.due_at
+  set next_place = s.next_place, text_count = s.text_count, word_count = s.word_count, due = s.due or s.text_count >= s.due_at,
+    unspelled = x.unspelled
+      or s.word_count - x.spelled_words >= greatest(5000, least(x.spelled_words / 16, 20000))
   where x.organization_id = p_org and x.scope = s.scope;
   update memory.search_positions p set seq = greatest(p.seq, seqs[cardinality(seqs)])
   where p.organization_id = p_org and p.conversation_id = p_conversation;

@@ -53,7 +53,7 @@ begin
     end if;
     return query
       select h.score, h.word_place, h.meaning_place, h.word_score, h.meaning_score, m.id, m.agent_id, m.conversation_id,
-        m.created_at, m.body
+        m.created_at, m.body, h.approximate_words
       from memory.find_texts(
         p_org, scopes, p_query, p_vectors,
         array(select memory.model_of(v.embedder, v.vector) from unnest(p_vectors, p_embedders) v (vector, embedder)),
@@ -71,7 +71,7 @@ begin
   end if;
   return query
     select 0::float8, null::integer, null::integer, null::float8, null::float8, s.id, s.agent_id, s.conversation_id,
-      s.created_at, s.body
+      s.created_at, s.body, null::text[]
     from memory.messages s where s.organization_id = p_org and s.search <> ''
       and (p_agent is null or s.agent_id = p_agent) and (p_conversation is null or s.conversation_id = p_conversation)
       and (p_roles is null or s.role = any(p_roles)) and (p_types is null or s.types & p_types <> 0)

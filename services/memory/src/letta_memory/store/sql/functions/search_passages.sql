@@ -31,7 +31,7 @@ begin
     end if;
     return query
       select h.score, h.word_place, h.meaning_place, h.word_score, h.meaning_score, p,
-        case when p_embeddings then t.embedding end
+        case when p_embeddings then t.embedding end, h.approximate_words
       from memory.find_texts(
         p_org, scopes, p_query, p_vectors,
         array(select memory.model_of(v.embedder, v.vector) from unnest(p_vectors, p_embedders) v (vector, embedder)), true,
@@ -51,7 +51,7 @@ begin
     select 0::float8, null::integer, null::integer, null::float8, null::float8, p,
       case when p_embeddings then (
         select t.embedding from memory.search_texts t
-        where t.organization_id = p_org and t.scope = p.scope and t.place = p.place) end
+        where t.organization_id = p_org and t.scope = p.scope and t.place = p.place) end, null::text[]
     from memory.passages p
     where p.organization_id = p_org and p.archive_id = any(p_archives)
       and (p_tags is null or case when p_all then p.tags @> p_tags else p.tags && p_tags end)

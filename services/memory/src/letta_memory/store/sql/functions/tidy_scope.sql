@@ -26,6 +26,7 @@ begin
     end if;
     if n = 0 then
       delete from memory.search_terms x where x.organization_id = p_org and x.scope = p_scope;
+      delete from memory.search_spellings x where x.organization_id = p_org and x.scope = p_scope;
       delete from memory.search_cells x where x.organization_id = p_org and x.scope = p_scope;
       delete from memory.search_removals x where x.organization_id = p_org and x.scope = p_scope;
       delete from memory.search_scopes x where x.organization_id = p_org and x.scope = p_scope;

@@ -109,7 +109,9 @@ begin
     where t.organization_id = p_org and t.id = a.id;
     update memory.search_scopes x
     set next_place = place.next_place, text_count = place.text_count, word_count = place.word_count,
-      due = x.due or place.text_count >= place.due_at
+      due = x.due or place.text_count >= place.due_at,
+      unspelled = x.unspelled
+        or place.word_count - x.spelled_words >= greatest(5000, least(x.spelled_words / 16, 20000))
     where x.organization_id = p_org and x.owner_id = a.id;
   end if;
   return query

@@ -5,10 +5,11 @@ declare
   uses integer[];
 begin
   -- Grouped, since two words of a long text may have one number.
-  select coalesce(array_agg(g.term), '{}'), array_agg(g.uses), coalesce(least(sum(g.uses), 32767), 0)
-  into t.terms, uses, t.words
+  select coalesce(array_agg(g.term), '{}'), array_agg(g.uses), coalesce(least(sum(g.uses), 32767), 0),
+    coalesce(array_agg(g.stem) filter (where memory.is_spelled(g.stem)), '{}')
+  into t.terms, uses, t.words, t.stems
   from (
-    select hashtext(u.lexeme) as term, sum(cardinality(u.positions))::integer as uses
+    select hashtext(u.lexeme) as term, sum(cardinality(u.positions))::integer as uses, min(u.lexeme) as stem
     from unnest(memory.words_of(p_text, t.created_at)) u group by 1) g;
   if strpos(left(p_text, 43), ': ') > 0 then
     t.speaker := memory.speaker_of(p_text);
