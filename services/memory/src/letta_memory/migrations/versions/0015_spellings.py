@@ -7,7 +7,7 @@ down_revision = "0014"
 
 TABLES = """
 alter table memory.search_texts add column stems text[];
-comment on column memory.search_texts.stems is 'stems that a misspelt word may stand for; null: indexed by an older release';
+comment on column memory.search_texts.stems is 'stems that a misspelt word may stand for; null: unknown';
 
 create table memory.search_spellings (
   organization_id text not null,
@@ -16,7 +16,7 @@ create table memory.search_spellings (
   stems text[] not null,
   primary key (organization_id, scope, edge)
 );
-comment on table memory.search_spellings is 'stems of a scope by their first two letters (ab-) and by their last two (-yz)';
+comment on table memory.search_spellings is 'stems of a scope by their first two letters (ab-) and last two (-yz)';
 
 alter table memory.search_scopes
   add column spelled_place integer not null default 0,
