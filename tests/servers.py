@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
+import fcntl
 import os
 import random
 import signal
@@ -11,6 +11,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections import deque
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -21,6 +22,8 @@ import httpx
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 HEALTHY_SECONDS = 60.0
+_HELD_PORTS = 60  # more than one process has in use at a time, and few of the 1,333 that there are
+_held_ports: deque[int] = deque()
 
 
 @dataclass(slots=True)
@@ -42,13 +45,25 @@ class RunningServer:
 
 
 def free_port() -> int:
-    """Return a port that nobody listens on, nor on the eight after it; outside of those that outgoing calls take."""
+    """Return a port that nobody listens on, nor on the eight after it; outside of those that outgoing calls take.
+
+    For the next calls of this process no other one gets them: two servers of one port would share what they are asked.
+    """
     while True:
-        first = random.randrange(20_000, 32_000)
-        with contextlib.ExitStack() as stack, contextlib.suppress(OSError):
+        first = random.randrange(20_000, 32_000, 9)
+        held = os.open(Path(tempfile.gettempdir()) / f"letta-test-port-{first}", os.O_CREAT | os.O_RDWR, 0o666)
+        try:
+            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
             for port in range(first, first + 9):
-                stack.enter_context(socket.socket()).bind(("127.0.0.1", port))
-            return first
+                with socket.socket() as probe:
+                    probe.bind(("127.0.0.1", port))
+        except OSError:
+            os.close(held)
+            continue
+        _held_ports.append(held)
+        if len(_held_ports) > _HELD_PORTS:
+            os.close(_held_ports.popleft())
+        return first
 
 
 @contextmanager
