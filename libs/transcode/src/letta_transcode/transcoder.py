@@ -118,7 +118,7 @@ class Transcoder:
         if not operation.binding.body:
             return operation, RequestParts(path, request.query, request.headers)
         content_type = request.content_type
-        if operation.binding.files and content_type.startswith(MULTIPART):
+        if operation.binding.takes_forms and content_type.startswith(MULTIPART):
             fields, files = parse_form(content_type, await request.body(self._limits.form))
             return operation, RequestParts(path, request.query, request.headers, form=fields, files=files)
         if operation.binding.raw_body:

@@ -6,11 +6,13 @@ from datetime import datetime, timedelta
 
 from letta.agent.v1 import (
     agent_service_pb2_grpc,
+    bundle_service_pb2_grpc,
     conversation_service_pb2_grpc,
     run_service_pb2_grpc,
     step_service_pb2_grpc,
 )
 from letta_agent.clients.credentials import CredentialClient
+from letta_agent.clients.folders import FolderClient
 from letta_agent.clients.memory import MemoryClient
 from letta_agent.clients.models import ModelClient
 from letta_agent.clients.secrets import SECRETS, SecretClient
@@ -20,6 +22,8 @@ from letta_agent.domain.agents.context_window import Overviews
 from letta_agent.domain.agents.conversations import Conversations
 from letta_agent.domain.agents.direct_calls import ToolRuns
 from letta_agent.domain.agents.records import AgentPeers
+from letta_agent.domain.bundles.exporter import Exporter
+from letta_agent.domain.bundles.importer import Importer
 from letta_agent.domain.context.compactor import Compactor
 from letta_agent.domain.journal.event_writer import EventWriter
 from letta_agent.domain.journal.records import QueueStore
@@ -31,6 +35,7 @@ from letta_agent.domain.toolcalls.builtin import BuiltinTools
 from letta_agent.domain.toolcalls.executor import Caller
 from letta_agent.domain.toolcalls.toolsets import Toolsets
 from letta_agent.servicers.agents import AgentServicer
+from letta_agent.servicers.bundles import BundleServicer
 from letta_agent.servicers.conversations import ConversationServicer
 from letta_agent.servicers.runs import RunServicer
 from letta_agent.servicers.steps import StepServicer
@@ -68,8 +73,7 @@ async def build(settings: AgentSettings, deps: Deps) -> Service:
     memory, models = MemoryClient(deps.channels["memory"]), ModelClient(deps.channels["llm_gateway"])
     tools, credentials = ToolClient(deps.channels["tools"]), CredentialClient(deps.channels["auth"])
     sealer, queue, store = Sealer(settings.sealing_secrets()), SqlQueueStore(db), SqlRunStore(db)
-    secrets = SecretClient(sealer)
-    writer, caller = EventWriter(queue), Caller(BuiltinTools(memory, clock), tools)
+    secrets, writer, caller = SecretClient(sealer), EventWriter(queue), Caller(BuiltinTools(memory, clock), tools)
     kit = LoopDeps(
         store=store,
         memory=memory,
@@ -86,8 +90,8 @@ async def build(settings: AgentSettings, deps: Deps) -> Service:
     runs = Runs(store, runner, memory, clock, digests=digests, options=waiting)
     agent_store, peers = SqlAgentStore(db), AgentPeers(memory, models, tools)
     stores = AgentStores(agent_store, SqlConversationStore(db), store)
-    agents = Agents(agent_store, peers, secrets, clock)
-    calls, overviews = ToolRuns(agent_store, peers, caller, secrets), Overviews(agent_store, peers, clock)
+    agents, calls = Agents(agent_store, peers, secrets, clock), ToolRuns(agent_store, peers, caller, secrets)
+    overviews = Overviews(agent_store, peers, clock)
     agent_servicer = AgentServicer(agents, calls, overviews, runs, clock, digests=digests, stores=stores)
     conversations = Conversations(stores.conversations, memory, agents, models, clock)
     tidy = _Housekeeping((agents, conversations), runs, queue, credentials=credentials, settings=settings, clock=clock)
@@ -112,12 +116,19 @@ async def build(settings: AgentSettings, deps: Deps) -> Service:
             (agent_service_pb2_grpc.add_AgentServiceServicer_to_server, agent_servicer),
             (run_service_pb2_grpc.add_RunServiceServicer_to_server, RunServicer(runs, stores, clock)),
             (step_service_pb2_grpc.add_StepServiceServicer_to_server, StepServicer(store)),
+            (bundle_service_pb2_grpc.add_BundleServiceServicer_to_server, _bundles(agents, peers, deps, digests)),
             (conversation_service_pb2_grpc.add_ConversationServiceServicer_to_server, conversation_servicer),
         ),
         start=start,
         close=close,
         alive=db.alive,
     )
+
+
+def _bundles(agents: Agents, peers: AgentPeers, deps: Deps, digests: Digests) -> BundleServicer:
+    folders = FolderClient(deps.channels["memory"])
+    exporter, importer = Exporter(agents, peers, folders), Importer(agents, peers, folders)
+    return BundleServicer(exporter, importer, deps.clock, digests=digests)
 
 
 def _background(tidy: _Housekeeping, resealer: Resealer, settings: AgentSettings) -> tuple[Periodic, ...]:

@@ -96,6 +96,7 @@ class Field:
     written: bool = True
     event: str = ""
     deprecated: bool = False
+    json_file: bool = False
     aliases: tuple[str, ...] = ()
     keyed_by: str = ""
 
@@ -323,6 +324,7 @@ class Planner:
             written=not mapping.write_only,
             event=mapping.sse_event,
             deprecated=field.GetOptions().deprecated,
+            json_file=mapping.json_file,
             aliases=tuple(alias.key for alias in mapping.aliases),
             keyed_by=_keyed_by(field, mapping),
         )

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 from letta_transcode.http.errors import unprocessable
+from letta_transcode.http.requests import parse_json
 from letta_transcode.mapping.decoders import Decoder, masker, partial
 from letta_transcode.mapping.plans import UNSET, Field, Form, MappingError, Value
 
@@ -25,6 +26,7 @@ UPLOADED_FILE = "letta.jsonmap.v1.UploadedFile"
 # How deep dotted query keys go, since a message may contain itself.
 _NESTED = 4
 _PIECE = 256 << 10  # bytes of a file in one message of a stream, far below what a message may have
+_JSON = Value(Form.RAW)
 # What pydantic takes for truth, since the clients were written against a server that used it.
 _TRUE = frozenset({"true", "1", "yes", "on", "t", "y"})
 _FALSE = frozenset({"false", "0", "no", "off", "f", "n"})
@@ -85,6 +87,7 @@ class Binding:
         self.body_plan: MessagePlan | None = None
         self.body_field: Field | None = None
         self.files: dict[str, Decoder] = {}
+        self._documents: set[str] = set()
         self._file_fields: list[str] = []
         self._decode: Decoder | None = None
         self._paths: Callable[[Any, Any], list[str]] | None = None
@@ -98,6 +101,11 @@ class Binding:
         """Say whether the body is taken as bytes, not as JSON."""
         whole = self.body == "*" and self.message == HTTP_BODY
         return whole or (self.body_field is not None and self.body_field.value.message == HTTP_BODY)
+
+    @property
+    def takes_forms(self) -> bool:
+        """Say whether the body may be a form."""
+        return bool(self.files or self._documents)
 
     def read(self, parts: RequestParts) -> Message:
         """Return the request message. Raises HttpError 422, listing what is wrong."""
@@ -215,6 +223,8 @@ class Binding:
             if each.value.message == UPLOADED_FILE and not each.repeated:
                 self.files[each.key] = self._codecs.decoders.field(each)
                 self._file_fields.append(each.path[0])
+            elif each.json_file:
+                self._documents.add(each.key)
 
     def _read_body(self, parts: RequestParts, message: Message, problems: Problems) -> None:
         if parts.form is not None:
@@ -235,12 +245,14 @@ class Binding:
     def _read_form(self, parts: RequestParts, message: Message, problems: Problems) -> None:
         """Fill the fields of a form as a body of the same keys would."""
         value: dict[str, Any] = {}
-        fields = {each.key: each for each in self.body_plan.fields()} if self.body_plan else {}
+        plans = self.body_plan.fields() if self.body_plan else ()
+        fields = {key: each for each in plans for key in (each.key, *each.aliases)}
         for key, texts in (parts.form or {}).items():
             known = fields.get(key)
-            if known is not None and known.map_key is None:
-                found = [_from_text(known.value, text) for text in texts]
+            if known is not None:
+                found = [_from_text(_JSON if known.map_key else known.value, text) for text in texts]
                 value[key] = found if known.is_list else found[-1]
+        value |= {key: parse_json(parts.files[key].content) for key in self._documents if key in parts.files}
         if self._decode is not None:
             # Empty objects stand in for files, or a required one would be missing; their content is not JSON.
             waiting: dict[str, Any] = {key: {} for key in self.files if key in parts.files}

@@ -125,7 +125,7 @@ def _body(schemas: Schemas, codecs: Codecs, binding: Binding) -> dict[str, Any]:
         schema = schemas.field(codecs, binding.body_field)
     else:
         schema = schemas.message(codecs, binding.message)
-    return {"multipart/form-data" if binding.files else "application/json": {"schema": schema}}
+    return {"multipart/form-data" if binding.takes_forms else "application/json": {"schema": schema}}
 
 
 def _needed(binding: Binding) -> bool:

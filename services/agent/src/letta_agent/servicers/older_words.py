@@ -20,13 +20,13 @@ _MIRRORED = (
 def as_read(agent: Agent) -> Agent:
     """Return an agent as its caller reads it: with the words of older clients when they were asked for."""
     if current_request().compat:
-        _tell(agent)
+        tell(agent)
     else:
         agent.ClearField("compat")
     return agent
 
 
-def _tell(agent: Agent) -> None:
+def tell(agent: Agent) -> None:
     settings, config, memory = agent.model_settings, agent.compat.llm_config, agent.compat.memory
     config.context_window = agent.context_window_limit
     for name, mirror in _MIRRORED:

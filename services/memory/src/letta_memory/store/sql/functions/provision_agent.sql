@@ -2,7 +2,8 @@
 --
 -- p_blocks: the new blocks, a JSON array of rows. One that is there already stays as it is. p_attached: the blocks to attach, new
 -- ones and others; LM002, with the id as its message, where there is no such block. Then the messages of the default
--- conversation, arrays by column. Locks: the agent's row, so that a repeat waits for the first one.
+-- conversation, arrays by column; the last summary among them stands for what came before. Locks: the agent's row, so that a
+-- repeat waits for the first one.
 create or replace function memory.provision_agent(
   p_org text, p_agent text, p_name text, p_embedder text, p_blocks text, p_attached text[],
   p_ids text[], p_roles smallint[], p_types integer[], p_flags smallint[], p_runs text[], p_steps text[],
@@ -51,8 +52,10 @@ begin
       raise exception using errcode = 'LM002', message = attached;
     end if;
   end loop;
-  insert into memory.conversations (organization_id, id, agent_id, next_seq, message_count)
-  values (p_org, p_agent, p_agent, 1 + cardinality(p_ids), cardinality(p_ids));
+  insert into memory.conversations (organization_id, id, agent_id, next_seq, message_count, summary_seq)
+  values (
+    p_org, p_agent, p_agent, 1 + cardinality(p_ids), cardinality(p_ids), (
+      select max(r.seq) from unnest(p_roles) with ordinality r(role, seq) where r.role = 6 /* MessageRole.SUMMARY */));
   perform memory.append_messages(
     p_org, p_agent, p_agent, 1, p_ids, p_roles, p_types, p_flags, p_runs, p_steps, p_groups, p_times,
     p_searches, p_bodies);

@@ -1,0 +1,1 @@
+"""Agents as documents: taken out of a deployment, and made from one."""
