@@ -12,7 +12,13 @@ import pytest
 from letta.agent.v1 import run_pb2, step_pb2
 from letta.common.v1 import message_pb2, usage_pb2
 from letta.jsonmap.v1 import annotations_pb2
-from letta.memory.v1 import file_pb2, file_service_pb2, message_service_pb2
+from letta.memory.v1 import (
+    block_revision_pb2,
+    file_pb2,
+    file_service_pb2,
+    memory_suggestion_pb2,
+    message_service_pb2,
+)
 from letta.memory.v1.block_pb2 import Block
 from letta_agent.domain.agents import agents
 from letta_agent.domain.agents.records import Stage
@@ -25,6 +31,9 @@ ENUMS: dict[str, Any] = {
     "RunStatus": run_pb2.RunStatus,
     "StepStatus": step_pb2.StepStatus,
     "MessageRole": message_pb2.MessageRole,
+    "BlockWrite": block_revision_pb2.BlockWrite,
+    "MemorySuggestionKind": memory_suggestion_pb2.MemorySuggestionKind,
+    "MemorySuggestionState": memory_suggestion_pb2.MemorySuggestionState,
     "DuplicateHandling": file_service_pb2.DuplicateHandling,
     "FileStatus": file_pb2.FileStatus,
     "SearchMode": message_service_pb2.SearchMode,

@@ -326,4 +326,16 @@ class NothingToRedo(AppError, code=Code.FAILED_PRECONDITION, reason="NOTHING_TO_
     """Nothing was undone since the block was last written."""
 
 
+class MemorySuggestionNotFound(AppError, code=Code.NOT_FOUND, reason="MEMORY_SUGGESTION_NOT_FOUND"):
+    """The organization has no such suggestion."""
+
+
+class MemorySuggestionOutdated(AppError, code=Code.FAILED_PRECONDITION, reason="MEMORY_SUGGESTION_OUTDATED"):
+    """What the suggestion is about has changed since it was made, or is gone."""
+
+
+class MemorySuggestionDecided(AppError, code=Code.FAILED_PRECONDITION, reason="MEMORY_SUGGESTION_DECIDED"):
+    """The suggestion was decided otherwise before."""
+
+
 BY_REASON: dict[str, type[AppError]] = {kind.reason: kind for kind in AppError.__subclasses__()}

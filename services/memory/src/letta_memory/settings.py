@@ -28,6 +28,9 @@ class MemorySettings(Settings):
     index_pause_seconds: float = Field(
         default=1.0, gt=0, description="Wait between two looks for messages that search does not keep yet."
     )
+    review_pause_seconds: float = Field(
+        default=5.0, gt=0, description="Wait between two looks for what of memory could be better kept."
+    )
     file_readers: int = Field(default=2, ge=1, le=64, description="Files that this process reads at once.")
     file_pause_seconds: float = Field(
         default=2.0, gt=0, description="Wait between two looks for files to read, and for what is left of deleted ones."

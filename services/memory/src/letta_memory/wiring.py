@@ -15,6 +15,7 @@ from letta.memory.v1 import (
     context_service_pb2_grpc,
     file_service_pb2_grpc,
     folder_service_pb2_grpc,
+    memory_review_service_pb2_grpc,
     message_service_pb2_grpc,
     passage_service_pb2_grpc,
 )
@@ -37,6 +38,9 @@ from letta_memory.domain.messages import Messages, MessageStore
 from letta_memory.domain.passages import Passages, PassageStore
 from letta_memory.domain.pruning import PruneOptions, Pruner, PruneStore
 from letta_memory.domain.reading.agent_files import AgentFiles, AgentFileStore, GrepLimits
+from letta_memory.domain.review.keeper import ReviewKeeper
+from letta_memory.domain.review.passages import PassageReviewer, PassageReviewStore
+from letta_memory.domain.review.suggestions import Suggestions, SuggestionStore
 from letta_memory.domain.search.cells import CellMaker, SearchCellStore
 from letta_memory.domain.search.index import LateConversations, SearchIndexStore, SearchKeeper
 from letta_memory.domain.uploads import Uploads, UploadStore
@@ -47,6 +51,7 @@ from letta_memory.servicers.blocks import BlockServicer
 from letta_memory.servicers.contexts import ContextServicer
 from letta_memory.servicers.files import FileServicer
 from letta_memory.servicers.folders import FolderServicer
+from letta_memory.servicers.memory_reviews import MemoryReviewServicer
 from letta_memory.servicers.messages import MessageServicer
 from letta_memory.servicers.passages import PassageServicer
 from letta_memory.settings import MemorySettings
@@ -63,6 +68,8 @@ from letta_memory.store.passages import SqlPassageStore
 from letta_memory.store.pending import SqlPendingStore
 from letta_memory.store.pruning import SqlPruneStore
 from letta_memory.store.reading.agent_files import SqlAgentFileStore
+from letta_memory.store.review.passages import SqlPassageReviewStore
+from letta_memory.store.review.suggestions import SqlSuggestionStore
 from letta_memory.store.search.cells import SqlSearchCellStore
 from letta_memory.store.search.index import SqlSearchIndexStore
 from letta_postgres.db import Database, DatabaseOptions
@@ -95,6 +102,8 @@ class Stores:
     pruning: PruneStore
     search_index: SearchIndexStore
     search_cells: SearchCellStore
+    suggestions: SuggestionStore
+    passage_reviews: PassageReviewStore
     late: LateConversations
 
 
@@ -122,6 +131,8 @@ async def build(settings: MemorySettings, deps: Deps) -> Service:
         pruning=SqlPruneStore(db),
         search_index=SqlSearchIndexStore(db),
         search_cells=SqlSearchCellStore(db),
+        suggestions=SqlSuggestionStore(db),
+        passage_reviews=SqlPassageReviewStore(db),
         late=late,
     )
     return _assembled(stores, settings, deps, db)
@@ -140,9 +151,11 @@ def _assembled(stores: Stores, settings: MemorySettings, deps: Deps, db: Databas
     readers = [Periodic("read files", reader.turn, pause, at_once=True) for _ in range(settings.file_readers)]
     cells = CellMaker(stores.search_cells)
     keeper = SearchKeeper(stores.search_index, stores.late, cells, embed_messages=settings.embed_messages)
+    review = ReviewKeeper([PassageReviewer(stores.passage_reviews, deps.clock).turn])
     background = [
         Periodic("prune", pruner.prune, settings.prune_seconds),
         Periodic("keep what search reads", keeper.turn, settings.index_pause_seconds),
+        Periodic("review what is kept", review.turn, settings.review_pause_seconds),
         Periodic("remove what was deleted", pruner.purge, pause, at_once=True),
         *readers,
     ]
@@ -209,6 +222,10 @@ def _servicers(
         (
             file_service_pb2_grpc.add_FileServiceServicer_to_server,
             FileServicer(Files(stores.files), uploads, stores.uploads),
+        ),
+        (
+            memory_review_service_pb2_grpc.add_MemoryReviewServiceServicer_to_server,
+            MemoryReviewServicer(Suggestions(stores.suggestions, clock), stores.suggestions),
         ),
         (message_service_pb2_grpc.add_MessageServiceServicer_to_server, MessageServicer(messages, stores.messages)),
     )

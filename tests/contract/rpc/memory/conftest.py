@@ -26,6 +26,7 @@ from letta.memory.v1 import (
     context_service_pb2_grpc,
     file_service_pb2_grpc,
     folder_service_pb2_grpc,
+    memory_review_service_pb2_grpc,
     message_service_pb2_grpc,
     passage_service_pb2_grpc,
 )
@@ -93,6 +94,7 @@ class Memory:
         self.folders = folder_service_pb2_grpc.FolderServiceStub(channel)
         self.agent_files = agent_file_service_pb2_grpc.AgentFileServiceStub(channel)
         self.files = file_service_pb2_grpc.FileServiceStub(channel)
+        self.reviews = memory_review_service_pb2_grpc.MemoryReviewServiceStub(channel)
         self.messages = message_service_pb2_grpc.MessageServiceStub(channel)
         self.embedder = embedder
         self._identities = identities
@@ -190,6 +192,7 @@ async def remembering(transport: Transport, database_url: str) -> AsyncIterator[
             pool_size=4,
             file_bytes=Memory.FILE_BYTES,
             file_pause_seconds=0.05,
+            review_pause_seconds=0.05,
         )
         service = await build(settings, Deps({"llm_gateway": gateway}))
         async with running(service, transport, identities=identities) as channel:

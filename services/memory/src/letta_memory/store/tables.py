@@ -48,9 +48,16 @@ block_history = sa.Table(
     sa.Column("kind", sa.SmallInteger),
     sa.Column("restored_version", sa.BigInteger),
     sa.Column("created_at", _TIME),
+    sa.Column("suggestion_id", sa.Text),
 )
 agent_blocks = sa.Table("agent_blocks", METADATA, *_texts("organization_id", "agent_id", "block_id", "label"))
-agents = sa.Table("agents", METADATA, *_texts("organization_id", "id", "name"))
+agents = sa.Table(
+    "agents",
+    METADATA,
+    *_texts("organization_id", "id", "name"),
+    sa.Column("suggest_corrections", sa.Boolean),
+    sa.Column("most_open", sa.Integer),
+)
 archives = sa.Table(
     "archives",
     METADATA,
@@ -60,6 +67,11 @@ archives = sa.Table(
     sa.Column("passage_count", sa.BigInteger),
     sa.Column("of_folder", sa.Boolean),
     sa.Column("failure", sa.Text),
+    sa.Column("suggest_duplicates", sa.Boolean),
+    sa.Column("unused_after_days", sa.Integer),
+    sa.Column("uses_counted_since", _TIME),
+    sa.Column("most_open", sa.Integer),
+    sa.Column("review_due", sa.Boolean),
     *_texts("created_by_id", "last_updated_by_id"),
     sa.Column("created_at", _TIME),
     sa.Column("updated_at", _TIME),
@@ -139,6 +151,28 @@ messages = sa.Table(
     *_texts("run_id", "step_id", "group_id"),
     sa.Column("created_at", _TIME),
     sa.Column("body", sa.LargeBinary),
+)
+suggestions = sa.Table(
+    "suggestions",
+    METADATA,
+    *_texts("organization_id", "id"),
+    sa.Column("kind", sa.SmallInteger),
+    sa.Column("state", sa.SmallInteger),
+    *_texts("archive_id", "agent_id", "block_id"),
+    sa.Column("passage_ids", ARRAY(sa.Text)),
+    sa.Column("passage_texts", ARRAY(sa.Text)),
+    sa.Column("passage_times", ARRAY(_TIME)),
+    sa.Column("same_text", sa.Boolean),
+    sa.Column("word_overlap", sa.Double),
+    sa.Column("similarity", sa.Double),
+    sa.Column("block_version", sa.BigInteger),
+    sa.Column("line_number", sa.Integer),
+    *_texts("line", "replacement", "relation"),
+    sa.Column("message_ids", ARRAY(sa.Text)),
+    sa.Column("message_text", sa.Text),
+    sa.Column("use_count", sa.BigInteger),
+    *(sa.Column(name, _TIME) for name in ("last_used_at", "created_at", "decided_at")),
+    sa.Column("decided_by_id", sa.Text),
 )
 tombstones = sa.Table(
     "tombstones",

@@ -190,6 +190,12 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """The block is as it was made, or undone to it. Example: a block with one revision."""
     ERROR_REASON_NOTHING_TO_REDO: _ErrorReason.ValueType  # 167
     """Nothing was undone since the block was last written. Example: a redo without an undo before it."""
+    ERROR_REASON_MEMORY_SUGGESTION_NOT_FOUND: _ErrorReason.ValueType  # 168
+    """The organization has no such suggestion. Example: one of another organization."""
+    ERROR_REASON_MEMORY_SUGGESTION_OUTDATED: _ErrorReason.ValueType  # 169
+    """What the suggestion is about has changed since it was made, or is gone. Example: one of its passages was deleted."""
+    ERROR_REASON_MEMORY_SUGGESTION_DECIDED: _ErrorReason.ValueType  # 170
+    """The suggestion was decided otherwise before. Example: accepting one that was dismissed."""
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Why a call failed: `google.rpc.ErrorInfo.reason`, without the enum prefix, in domain `letta`. `make gen` makes each value
@@ -364,4 +370,10 @@ ERROR_REASON_NOTHING_TO_UNDO: ErrorReason.ValueType  # 166
 """The block is as it was made, or undone to it. Example: a block with one revision."""
 ERROR_REASON_NOTHING_TO_REDO: ErrorReason.ValueType  # 167
 """Nothing was undone since the block was last written. Example: a redo without an undo before it."""
+ERROR_REASON_MEMORY_SUGGESTION_NOT_FOUND: ErrorReason.ValueType  # 168
+"""The organization has no such suggestion. Example: one of another organization."""
+ERROR_REASON_MEMORY_SUGGESTION_OUTDATED: ErrorReason.ValueType  # 169
+"""What the suggestion is about has changed since it was made, or is gone. Example: one of its passages was deleted."""
+ERROR_REASON_MEMORY_SUGGESTION_DECIDED: ErrorReason.ValueType  # 170
+"""The suggestion was decided otherwise before. Example: accepting one that was dismissed."""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

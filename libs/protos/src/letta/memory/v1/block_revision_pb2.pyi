@@ -48,6 +48,8 @@ class _BlockWriteEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_BlockWrite
     """The write before was undone."""
     BLOCK_WRITE_REDO: _BlockWrite.ValueType  # 11
     """An undone write was done again."""
+    BLOCK_WRITE_SUGGESTION: _BlockWrite.ValueType  # 12
+    """A suggestion was accepted."""
 
 class BlockWrite(_BlockWrite, metaclass=_BlockWriteEnumTypeWrapper):
     """What wrote a revision."""
@@ -76,6 +78,8 @@ BLOCK_WRITE_UNDO: BlockWrite.ValueType  # 10
 """The write before was undone."""
 BLOCK_WRITE_REDO: BlockWrite.ValueType  # 11
 """An undone write was done again."""
+BLOCK_WRITE_SUGGESTION: BlockWrite.ValueType  # 12
+"""A suggestion was accepted."""
 Global___BlockWrite: _TypeAlias = BlockWrite  # noqa: Y015
 
 @_typing.final
@@ -100,6 +104,7 @@ class BlockRevision(_message.Message):
     RESTORED_VERSION_FIELD_NUMBER: _builtins.int
     CREATED_AT_FIELD_NUMBER: _builtins.int
     ID_FIELD_NUMBER: _builtins.int
+    SUGGESTION_ID_FIELD_NUMBER: _builtins.int
     block_id: _builtins.str
     """The block, `block-<uuid>`. Output only."""
     version: _builtins.int
@@ -130,6 +135,8 @@ class BlockRevision(_message.Message):
     """Revision whose content it has, when it was restored, undone to or done again. Output only."""
     id: _builtins.str
     """Identifier, `<block_id>/<version>`: where a page of a list begins or ends. Output only."""
+    suggestion_id: _builtins.str
+    """Suggestion that was accepted, whose messages say why. Output only."""
     @_builtins.property
     def created_at(self) -> _timestamp_pb2.Timestamp:
         """When it was written. Output only."""
@@ -153,10 +160,11 @@ class BlockRevision(_message.Message):
         restored_version: _builtins.int | None = ...,
         created_at: _timestamp_pb2.Timestamp | None = ...,
         id: _builtins.str = ...,
+        suggestion_id: _builtins.str | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_agent_id", b"_agent_id", "_call_index", b"_call_index", "_conversation_id", b"_conversation_id", "_description", b"_description", "_restored_version", b"_restored_version", "_run_id", b"_run_id", "_step_index", b"_step_index", "_user_id", b"_user_id", "agent_id", b"agent_id", "call_index", b"call_index", "conversation_id", b"conversation_id", "created_at", b"created_at", "description", b"description", "restored_version", b"restored_version", "run_id", b"run_id", "step_index", b"step_index", "user_id", b"user_id"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_agent_id", b"_agent_id", "_call_index", b"_call_index", "_conversation_id", b"_conversation_id", "_description", b"_description", "_restored_version", b"_restored_version", "_run_id", b"_run_id", "_step_index", b"_step_index", "_suggestion_id", b"_suggestion_id", "_user_id", b"_user_id", "agent_id", b"agent_id", "call_index", b"call_index", "conversation_id", b"conversation_id", "created_at", b"created_at", "description", b"description", "restored_version", b"restored_version", "run_id", b"run_id", "step_index", b"step_index", "suggestion_id", b"suggestion_id", "user_id", b"user_id"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_agent_id", b"_agent_id", "_call_index", b"_call_index", "_conversation_id", b"_conversation_id", "_description", b"_description", "_restored_version", b"_restored_version", "_run_id", b"_run_id", "_step_index", b"_step_index", "_user_id", b"_user_id", "agent_id", b"agent_id", "block_id", b"block_id", "call_index", b"call_index", "conversation_id", b"conversation_id", "created_at", b"created_at", "description", b"description", "id", b"id", "label", b"label", "restored_version", b"restored_version", "run_id", b"run_id", "step_index", b"step_index", "user_id", b"user_id", "value", b"value", "value_sha256", b"value_sha256", "version", b"version", "written_by", b"written_by"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_agent_id", b"_agent_id", "_call_index", b"_call_index", "_conversation_id", b"_conversation_id", "_description", b"_description", "_restored_version", b"_restored_version", "_run_id", b"_run_id", "_step_index", b"_step_index", "_suggestion_id", b"_suggestion_id", "_user_id", b"_user_id", "agent_id", b"agent_id", "block_id", b"block_id", "call_index", b"call_index", "conversation_id", b"conversation_id", "created_at", b"created_at", "description", b"description", "id", b"id", "label", b"label", "restored_version", b"restored_version", "run_id", b"run_id", "step_index", b"step_index", "suggestion_id", b"suggestion_id", "user_id", b"user_id", "value", b"value", "value_sha256", b"value_sha256", "version", b"version", "written_by", b"written_by"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__agent_id: _TypeAlias = _typing.Literal["agent_id"]  # noqa: Y015
     _WhichOneofArgType__agent_id: _TypeAlias = _typing.Literal["_agent_id", b"_agent_id"]  # noqa: Y015
@@ -172,6 +180,8 @@ class BlockRevision(_message.Message):
     _WhichOneofArgType__run_id: _TypeAlias = _typing.Literal["_run_id", b"_run_id"]  # noqa: Y015
     _WhichOneofReturnType__step_index: _TypeAlias = _typing.Literal["step_index"]  # noqa: Y015
     _WhichOneofArgType__step_index: _TypeAlias = _typing.Literal["_step_index", b"_step_index"]  # noqa: Y015
+    _WhichOneofReturnType__suggestion_id: _TypeAlias = _typing.Literal["suggestion_id"]  # noqa: Y015
+    _WhichOneofArgType__suggestion_id: _TypeAlias = _typing.Literal["_suggestion_id", b"_suggestion_id"]  # noqa: Y015
     _WhichOneofReturnType__user_id: _TypeAlias = _typing.Literal["user_id"]  # noqa: Y015
     _WhichOneofArgType__user_id: _TypeAlias = _typing.Literal["_user_id", b"_user_id"]  # noqa: Y015
     @_typing.overload
@@ -188,6 +198,8 @@ class BlockRevision(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__run_id) -> _WhichOneofReturnType__run_id | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__step_index) -> _WhichOneofReturnType__step_index | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__suggestion_id) -> _WhichOneofReturnType__suggestion_id | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__user_id) -> _WhichOneofReturnType__user_id | None: ...
 

@@ -21,7 +21,7 @@ from letta_postgres.keyset import Keyset, fetch_page
 
 _NAMES = (
     *("block_id", "version", "label", "value", "description", "kind", "written_by_id", "agent_id", "conversation_id"),
-    *("edit_key", "restored_version", "created_at"),
+    *("edit_key", "restored_version", "created_at", "suggestion_id"),
 )
 _COLUMNS = [block_history.c[name] for name in _NAMES]
 _CALL = re.compile(r"(run-[^:]+):(\d{1,9}):(\d{1,9})", re.ASCII)

@@ -105,7 +105,8 @@ begin
     update memory.archives t
     set passage_count = t.passage_count + n, embedder = a.embedder, dimensions = a.dimensions,
         -- A new time, so that an indexer that saw the former one does not call the archive done.
-        waiting_since = case when waiting then clock_timestamp() else t.waiting_since end
+        waiting_since = case when waiting then clock_timestamp() else t.waiting_since end,
+        review_due = t.review_due or (t.suggest_duplicates and not t.of_folder)
     where t.organization_id = p_org and t.id = a.id;
     update memory.search_scopes x
     set next_place = place.next_place, text_count = place.text_count, word_count = place.word_count,

@@ -1,0 +1,1 @@
+"""Proposals to change what is kept, which somebody decides about."""
