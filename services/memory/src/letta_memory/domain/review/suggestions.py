@@ -22,7 +22,7 @@ from letta_common.values.paging import Page
 DEFAULT_MOST_OPEN = 100
 
 
-class Decision(IntEnum):
+class SuggestionStatus(IntEnum):
     """What came of a decision, as memory.decide_suggestion says it."""
 
     DONE = 0
@@ -45,7 +45,7 @@ class SuggestionStore(Protocol):
         """Return one suggestion. Raises MemorySuggestionNotFound."""
         ...
 
-    async def decide(self, actor: Actor, suggestion_id: str, *, accept: bool, now: datetime) -> Decision:
+    async def decide(self, actor: Actor, suggestion_id: str, *, accept: bool, now: datetime) -> SuggestionStatus:
         """Do what a suggestion proposes, all of it or nothing, or dismiss it; say what came of it."""
         ...
 
@@ -92,15 +92,15 @@ class Suggestions:
 
     async def _decide(self, actor: Actor, suggestion_id: str, *, accept: bool) -> MemorySuggestion:
         decision = await self._store.decide(actor, suggestion_id, accept=accept, now=self._clock.now())
-        if decision is Decision.UNKNOWN:
+        if decision is SuggestionStatus.UNKNOWN:
             raise unknown_suggestion(suggestion_id)
-        if decision is Decision.OUTDATED:
+        if decision is SuggestionStatus.OUTDATED:
             text = f"what suggestion {suggestion_id} is about has changed since it was made, or is gone"
             raise MemorySuggestionOutdated(text, suggestion_id=suggestion_id)
-        if decision is Decision.DECIDED:
+        if decision is SuggestionStatus.DECIDED:
             text = f"suggestion {suggestion_id} was {'dismissed' if accept else 'accepted'} before"
             raise MemorySuggestionDecided(text, suggestion_id=suggestion_id)
-        if decision is Decision.TOO_LONG:
+        if decision is SuggestionStatus.TOO_LONG:
             text = f"with suggestion {suggestion_id} the block would be longer than its limit: raise the limit"
             raise BlockLimitExceeded(text, suggestion_id=suggestion_id)
         return await self._store.get(actor, suggestion_id)

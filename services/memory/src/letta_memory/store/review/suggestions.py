@@ -22,7 +22,7 @@ from letta_common.actor import Actor
 from letta_common.errors import AgentNotFound, ArchiveNotFound
 from letta_common.values.paging import Page
 from letta_common.values.times import stamp_of
-from letta_memory.domain.review.suggestions import Decision, unknown_suggestion
+from letta_memory.domain.review.suggestions import SuggestionStatus, unknown_suggestion
 from letta_memory.store.tables import agent_blocks, agents, archive_agents, archives, keyset, suggestions
 from letta_postgres.db import Database, retry
 from letta_postgres.keyset import fetch_page
@@ -63,7 +63,7 @@ class SqlSuggestionStore:
             raise unknown_suggestion(suggestion_id)
         return _suggestion(row)
 
-    async def decide(self, actor: Actor, suggestion_id: str, *, accept: bool, now: datetime) -> Decision:
+    async def decide(self, actor: Actor, suggestion_id: str, *, accept: bool, now: datetime) -> SuggestionStatus:
         """Do what a suggestion proposes, all of it or nothing, or dismiss it; say what came of it."""
         values = {
             "org": actor.organization_id,
@@ -73,7 +73,7 @@ class SqlSuggestionStore:
             "now": now,
         }
         [(status,)] = await retry(lambda: self._db.hot(_DECIDE, values))
-        return Decision(status)
+        return SuggestionStatus(status)
 
     async def get_archive_policy(self, actor: Actor, archive_id: str) -> ArchiveReviewPolicy:
         """Return what is looked for in an archive."""
