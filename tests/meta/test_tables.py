@@ -19,7 +19,6 @@ GLOBAL = {
 # Single keys that may begin otherwise, and why.
 EXCEPTIONS = {
     "archives_system_review": "archives of every organization are looked through for equal passages in turn",
-    "archives_system_unused": "archives of every organization are looked through for unused passages in turn",
     "suggestions_system_age": "the cleaner removes suggestions of every organization that were decided long ago",
     "archives_system_waiting": "passages of every organization are embedded in turn",
     "files_system_deleted": "what is left of deleted files of every organization is removed in turn",

@@ -68,8 +68,6 @@ archives = sa.Table(
     sa.Column("of_folder", sa.Boolean),
     sa.Column("failure", sa.Text),
     sa.Column("suggest_duplicates", sa.Boolean),
-    sa.Column("unused_after_days", sa.Integer),
-    sa.Column("uses_counted_since", _TIME),
     sa.Column("most_open", sa.Integer),
     sa.Column("review_due", sa.Boolean),
     *_texts("created_by_id", "last_updated_by_id"),
@@ -170,8 +168,7 @@ suggestions = sa.Table(
     *_texts("line", "replacement", "relation"),
     sa.Column("message_ids", ARRAY(sa.Text)),
     sa.Column("message_text", sa.Text),
-    sa.Column("use_count", sa.BigInteger),
-    *(sa.Column(name, _TIME) for name in ("last_used_at", "created_at", "decided_at")),
+    *(sa.Column(name, _TIME) for name in ("created_at", "decided_at")),
     sa.Column("decided_by_id", sa.Text),
 )
 tombstones = sa.Table(

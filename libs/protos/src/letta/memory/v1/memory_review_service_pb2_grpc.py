@@ -120,7 +120,7 @@ class MemoryReviewServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def UpdateArchiveReviewPolicy(self, request, context):
-        """Changes what is looked for in an archive: `suggest_duplicates`, `unused_after_days`, `most_open`. ARCHIVE_NOT_FOUND.
+        """Changes what is looked for in an archive: `suggest_duplicates`, `most_open`. ARCHIVE_NOT_FOUND.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -49,7 +49,7 @@ class MemoryReviewServiceStub:
     GetArchiveReviewPolicy: _grpc.UnaryUnaryMultiCallable[_memory_review_service_pb2.GetArchiveReviewPolicyRequest, _memory_review_service_pb2.GetArchiveReviewPolicyResponse]
     """Returns what is looked for in an archive. ARCHIVE_NOT_FOUND."""
     UpdateArchiveReviewPolicy: _grpc.UnaryUnaryMultiCallable[_memory_review_service_pb2.UpdateArchiveReviewPolicyRequest, _memory_review_service_pb2.UpdateArchiveReviewPolicyResponse]
-    """Changes what is looked for in an archive: `suggest_duplicates`, `unused_after_days`, `most_open`. ARCHIVE_NOT_FOUND."""
+    """Changes what is looked for in an archive: `suggest_duplicates`, `most_open`. ARCHIVE_NOT_FOUND."""
     GetAgentReviewPolicy: _grpc.UnaryUnaryMultiCallable[_memory_review_service_pb2.GetAgentReviewPolicyRequest, _memory_review_service_pb2.GetAgentReviewPolicyResponse]
     """Returns what is looked for in the messages of an agent. AGENT_NOT_FOUND."""
     UpdateAgentReviewPolicy: _grpc.UnaryUnaryMultiCallable[_memory_review_service_pb2.UpdateAgentReviewPolicyRequest, _memory_review_service_pb2.UpdateAgentReviewPolicyResponse]
@@ -76,7 +76,7 @@ class MemoryReviewServiceAsyncStub(MemoryReviewServiceStub):
     GetArchiveReviewPolicy: _aio.UnaryUnaryMultiCallable[_memory_review_service_pb2.GetArchiveReviewPolicyRequest, _memory_review_service_pb2.GetArchiveReviewPolicyResponse]  # type: ignore[assignment]
     """Returns what is looked for in an archive. ARCHIVE_NOT_FOUND."""
     UpdateArchiveReviewPolicy: _aio.UnaryUnaryMultiCallable[_memory_review_service_pb2.UpdateArchiveReviewPolicyRequest, _memory_review_service_pb2.UpdateArchiveReviewPolicyResponse]  # type: ignore[assignment]
-    """Changes what is looked for in an archive: `suggest_duplicates`, `unused_after_days`, `most_open`. ARCHIVE_NOT_FOUND."""
+    """Changes what is looked for in an archive: `suggest_duplicates`, `most_open`. ARCHIVE_NOT_FOUND."""
     GetAgentReviewPolicy: _aio.UnaryUnaryMultiCallable[_memory_review_service_pb2.GetAgentReviewPolicyRequest, _memory_review_service_pb2.GetAgentReviewPolicyResponse]  # type: ignore[assignment]
     """Returns what is looked for in the messages of an agent. AGENT_NOT_FOUND."""
     UpdateAgentReviewPolicy: _aio.UnaryUnaryMultiCallable[_memory_review_service_pb2.UpdateAgentReviewPolicyRequest, _memory_review_service_pb2.UpdateAgentReviewPolicyResponse]  # type: ignore[assignment]
@@ -136,7 +136,7 @@ class MemoryReviewServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _memory_review_service_pb2.UpdateArchiveReviewPolicyRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_memory_review_service_pb2.UpdateArchiveReviewPolicyResponse, _abc.Awaitable[_memory_review_service_pb2.UpdateArchiveReviewPolicyResponse]]:
-        """Changes what is looked for in an archive: `suggest_duplicates`, `unused_after_days`, `most_open`. ARCHIVE_NOT_FOUND."""
+        """Changes what is looked for in an archive: `suggest_duplicates`, `most_open`. ARCHIVE_NOT_FOUND."""
 
     @_abc_1.abstractmethod
     def GetAgentReviewPolicy(

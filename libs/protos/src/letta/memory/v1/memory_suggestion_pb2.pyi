@@ -32,8 +32,6 @@ class _MemorySuggestionKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_
     """Passages of one archive say the same: make one of them."""
     MEMORY_SUGGESTION_KIND_CORRECT_BLOCK: _MemorySuggestionKind.ValueType  # 2
     """A user's message says otherwise than a line of a block: replace the line."""
-    MEMORY_SUGGESTION_KIND_REMOVE_PASSAGE: _MemorySuggestionKind.ValueType  # 3
-    """No search has returned a passage for long: remove it."""
 
 class MemorySuggestionKind(_MemorySuggestionKind, metaclass=_MemorySuggestionKindEnumTypeWrapper):
     """What a suggestion proposes."""
@@ -44,8 +42,6 @@ MEMORY_SUGGESTION_KIND_MERGE_PASSAGES: MemorySuggestionKind.ValueType  # 1
 """Passages of one archive say the same: make one of them."""
 MEMORY_SUGGESTION_KIND_CORRECT_BLOCK: MemorySuggestionKind.ValueType  # 2
 """A user's message says otherwise than a line of a block: replace the line."""
-MEMORY_SUGGESTION_KIND_REMOVE_PASSAGE: MemorySuggestionKind.ValueType  # 3
-"""No search has returned a passage for long: remove it."""
 Global___MemorySuggestionKind: _TypeAlias = MemorySuggestionKind  # noqa: Y015
 
 class _MemorySuggestionState:
@@ -260,43 +256,29 @@ class SuggestionScores(_message.Message):
     SAME_TEXT_FIELD_NUMBER: _builtins.int
     WORD_OVERLAP_FIELD_NUMBER: _builtins.int
     SIMILARITY_FIELD_NUMBER: _builtins.int
-    USE_COUNT_FIELD_NUMBER: _builtins.int
-    LAST_USED_AT_FIELD_NUMBER: _builtins.int
     same_text: _builtins.bool
     """The passages have the same words in the same order: letters, case and punctuation apart. Output only."""
     word_overlap: _builtins.float
     """Part of the words of both passages that both have, 0 to 1. Output only."""
     similarity: _builtins.float
     """Cosine of the vectors of both passages; absent where one has none yet. Output only."""
-    use_count: _builtins.int
-    """How often searches have returned the passage. Output only."""
-    @_builtins.property
-    def last_used_at(self) -> _timestamp_pb2.Timestamp:
-        """When a search returned the passage last; absent where none has. Output only."""
-
     def __init__(
         self,
         *,
         same_text: _builtins.bool = ...,
         word_overlap: _builtins.float | None = ...,
         similarity: _builtins.float | None = ...,
-        use_count: _builtins.int | None = ...,
-        last_used_at: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_similarity", b"_similarity", "_use_count", b"_use_count", "_word_overlap", b"_word_overlap", "last_used_at", b"last_used_at", "similarity", b"similarity", "use_count", b"use_count", "word_overlap", b"word_overlap"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_similarity", b"_similarity", "_word_overlap", b"_word_overlap", "similarity", b"similarity", "word_overlap", b"word_overlap"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_similarity", b"_similarity", "_use_count", b"_use_count", "_word_overlap", b"_word_overlap", "last_used_at", b"last_used_at", "same_text", b"same_text", "similarity", b"similarity", "use_count", b"use_count", "word_overlap", b"word_overlap"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_similarity", b"_similarity", "_word_overlap", b"_word_overlap", "same_text", b"same_text", "similarity", b"similarity", "word_overlap", b"word_overlap"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__similarity: _TypeAlias = _typing.Literal["similarity"]  # noqa: Y015
     _WhichOneofArgType__similarity: _TypeAlias = _typing.Literal["_similarity", b"_similarity"]  # noqa: Y015
-    _WhichOneofReturnType__use_count: _TypeAlias = _typing.Literal["use_count"]  # noqa: Y015
-    _WhichOneofArgType__use_count: _TypeAlias = _typing.Literal["_use_count", b"_use_count"]  # noqa: Y015
     _WhichOneofReturnType__word_overlap: _TypeAlias = _typing.Literal["word_overlap"]  # noqa: Y015
     _WhichOneofArgType__word_overlap: _TypeAlias = _typing.Literal["_word_overlap", b"_word_overlap"]  # noqa: Y015
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__similarity) -> _WhichOneofReturnType__similarity | None: ...
-    @_typing.overload
-    def WhichOneof(self, oneof_group: _WhichOneofArgType__use_count) -> _WhichOneofReturnType__use_count | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__word_overlap) -> _WhichOneofReturnType__word_overlap | None: ...
 
@@ -310,14 +292,11 @@ class ArchiveReviewPolicy(_message.Message):
 
     ARCHIVE_ID_FIELD_NUMBER: _builtins.int
     SUGGEST_DUPLICATES_FIELD_NUMBER: _builtins.int
-    UNUSED_AFTER_DAYS_FIELD_NUMBER: _builtins.int
     MOST_OPEN_FIELD_NUMBER: _builtins.int
     archive_id: _builtins.str
     """The archive. Output only."""
     suggest_duplicates: _builtins.bool
     """Propose to merge passages that say the same. Default: true."""
-    unused_after_days: _builtins.int
-    """Propose to remove passages that no search has returned for so many days. 0, the default: never."""
     most_open: _builtins.int
     """Most open suggestions; at so many nothing more is proposed until some are decided. Default: 100."""
     def __init__(
@@ -325,12 +304,11 @@ class ArchiveReviewPolicy(_message.Message):
         *,
         archive_id: _builtins.str = ...,
         suggest_duplicates: _builtins.bool = ...,
-        unused_after_days: _builtins.int = ...,
         most_open: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["archive_id", b"archive_id", "most_open", b"most_open", "suggest_duplicates", b"suggest_duplicates", "unused_after_days", b"unused_after_days"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["archive_id", b"archive_id", "most_open", b"most_open", "suggest_duplicates", b"suggest_duplicates"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -54,7 +54,7 @@ class SuggestionStore(Protocol):
         ...
 
     async def update_archive_policy(
-        self, actor: Actor, archive_id: str, changes: Mapping[str, Any], now: datetime
+        self, actor: Actor, archive_id: str, changes: Mapping[str, Any]
     ) -> ArchiveReviewPolicy:
         """Change what is looked for in an archive. Raises ArchiveNotFound."""
         ...
@@ -109,7 +109,7 @@ class Suggestions:
         self, actor: Actor, archive_id: str, changes: Mapping[str, Any]
     ) -> ArchiveReviewPolicy:
         """Change what is looked for in an archive. Raises ArchiveNotFound."""
-        return await self._store.update_archive_policy(actor, archive_id, _complete(changes), self._clock.now())
+        return await self._store.update_archive_policy(actor, archive_id, _complete(changes))
 
     async def update_agent_policy(self, actor: Actor, agent_id: str, changes: Mapping[str, Any]) -> AgentReviewPolicy:
         """Change what is looked for in the messages of an agent. Raises AgentNotFound."""

@@ -8,15 +8,10 @@ down_revision = "0015"
 POLICIES = """
 alter table memory.archives
   add column suggest_duplicates boolean not null default true,
-  add column unused_after_days integer not null default 0,
-  add column uses_counted_since timestamptz,
-  add column unused_checked_at timestamptz,
   add column most_open integer not null default 100,
   add column review_due boolean not null default false;
-comment on column memory.archives.uses_counted_since is 'what was returned before that is not known';
 comment on column memory.archives.review_due is 'there may be passages that were not compared with the others';
 create index archives_system_review on memory.archives (id) where review_due;
-create index archives_system_unused on memory.archives (unused_checked_at nulls first) where unused_after_days > 0;
 
 alter table memory.agents
   add column suggest_corrections boolean not null default true,
@@ -47,8 +42,6 @@ create table memory.suggestions (
   relation text,
   message_ids text[] not null default '{}',
   message_text text,
-  use_count bigint,
-  last_used_at timestamptz,
   created_at timestamptz not null,
   decided_at timestamptz,
   decided_by_id text,
@@ -92,18 +85,6 @@ create table memory.passage_digests (
 );
 comment on column memory.passage_digests.digest is 'of the words of the text, letters, case and punctuation apart';
 create index passage_digests_by_content on memory.passage_digests (organization_id, archive_id, digest);
-
-create table memory.passage_uses (
-  organization_id text not null,
-  archive_id text not null,
-  passage_id text not null,
-  use_count bigint not null,
-  last_used_at timestamptz not null,
-  primary key (organization_id, archive_id, passage_id),
-  foreign key (organization_id, archive_id, passage_id)
-    references memory.passages (organization_id, archive_id, id) on delete cascade
-);
-comment on table memory.passage_uses is 'what searches returned, in archives whose unused passages are looked for';
 
 alter table memory.search_positions
   add column reviewed bigint not null default 0,

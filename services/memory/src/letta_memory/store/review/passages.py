@@ -117,11 +117,9 @@ def suggestion_row(organization_id: str, made: MemorySuggestion, digest: bytes) 
         "message_ids": list(correction.message_ids),
         "created_at": time_of(made.created_at).isoformat(),
     }
-    if scores.HasField("last_used_at"):
-        row["last_used_at"] = time_of(scores.last_used_at).isoformat()
     row |= {name: getattr(made, name) for name in ("id", "kind", "state")}
     row |= {name: getattr(made, name) for name in ("archive_id", "agent_id", "block_id") if made.HasField(name)}
-    known = ("word_overlap", "similarity", "use_count")
+    known = ("word_overlap", "similarity")
     row |= {name: getattr(scores, name) for name in known if scores.HasField(name)}  # type: ignore[arg-type]
     if made.HasField("correction"):
         told = ("block_version", "line_number", "line", "replacement", "relation", "message_text")

@@ -29,13 +29,13 @@ from letta_postgres.keyset import fetch_page
 from letta_postgres.statements import call
 
 _OWN = ("id", "kind", "state", "archive_id", "agent_id", "block_id", "created_at", "decided_at", "decided_by_id")
-_SCORES = ("same_text", "word_overlap", "similarity", "use_count", "last_used_at")
+_SCORES = ("same_text", "word_overlap", "similarity")
 _CORRECTION = ("block_version", "line_number", "line", "replacement", "relation", "message_ids", "message_text")
 _PASSAGES = ("passage_ids", "passage_texts", "passage_times")
 _COLUMNS = [suggestions.c[name] for name in (*_OWN, *_SCORES, *_CORRECTION, *_PASSAGES)]
 _TEXTS = sa.func.array_to_string(suggestions.c.passage_texts, "")
 _DECIDE = f"select {call('memory.decide_suggestion', 'org', 'user', 'id', 'accept', 'now')}"
-_ARCHIVE_POLICY = [archives.c[name] for name in ("suggest_duplicates", "unused_after_days", "most_open")]
+_ARCHIVE_POLICY = [archives.c[name] for name in ("suggest_duplicates", "most_open")]
 _AGENT_POLICY = [agents.c[name] for name in ("suggest_corrections", "most_open")]
 
 
@@ -82,16 +82,13 @@ class SqlSuggestionStore:
         return _archive_policy(archive_id, row)
 
     async def update_archive_policy(
-        self, actor: Actor, archive_id: str, changes: Mapping[str, Any], now: datetime
+        self, actor: Actor, archive_id: str, changes: Mapping[str, Any]
     ) -> ArchiveReviewPolicy:
         """Change what is looked for in an archive; what was written before is looked through too."""
         # Also where nothing changes, so that there is always something to set.
         values = {"review_due": archives.c.suggest_duplicates, **changes}
         if "suggest_duplicates" in changes:
             values["review_due"] = changes["suggest_duplicates"]
-        if "unused_after_days" in changes:
-            watched = bool(changes["unused_after_days"])
-            values["uses_counted_since"] = sa.func.coalesce(archives.c.uses_counted_since, now) if watched else None
         change = sa.update(archives).where(_archive(actor, archive_id)).values(**values).returning(*_ARCHIVE_POLICY)
         async with self._db.begin() as tx:
             row = (await tx.execute(change)).one_or_none()
@@ -151,9 +148,7 @@ def _conditions(actor: Actor, wanted: ListMemorySuggestionsRequest) -> list[sa.C
 def _archive_policy(archive_id: str, row: Sequence[Any] | None) -> ArchiveReviewPolicy:
     if row is None:
         raise ArchiveNotFound(f"there is no archive {archive_id}", archive_id=archive_id)
-    return ArchiveReviewPolicy(
-        archive_id=archive_id, suggest_duplicates=row[0], unused_after_days=row[1], most_open=row[2]
-    )
+    return ArchiveReviewPolicy(archive_id=archive_id, suggest_duplicates=row[0], most_open=row[1])
 
 
 def _agent_policy(agent_id: str, row: Sequence[Any] | None) -> AgentReviewPolicy:

@@ -23,8 +23,7 @@ begin
   if p_accept then
     status := case s.kind
       when 1 /* MemorySuggestionKind.MERGE_PASSAGES */ then memory.merge_passages(s, p_user, p_now)
-      when 2 /* MemorySuggestionKind.CORRECT_BLOCK */ then memory.correct_block(s, p_user, p_now)
-      else memory.remove_unused(s) end;
+      else memory.correct_block(s, p_user, p_now) end;
     if status = 4 then
       return status;
     elsif status <> 0 then

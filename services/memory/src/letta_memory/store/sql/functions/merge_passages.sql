@@ -9,7 +9,6 @@ declare
   newest memory.passages;
   entry memory.search_texts;
   place memory.search_scopes;
-  uses memory.passage_uses;
   words integer;
 begin
   all_of := array(
@@ -23,9 +22,6 @@ begin
   newest := all_of[cardinality(all_of)];
   select * into entry from memory.search_texts t
   where t.organization_id = s.organization_id and t.scope = newest.scope and t.place = newest.place;
-  select s.organization_id, s.archive_id, made.id, sum(u.use_count), max(u.last_used_at) into uses
-  from memory.passage_uses u
-  where u.organization_id = s.organization_id and u.archive_id = s.archive_id and u.passage_id = any(s.passage_ids);
   delete from memory.passages p
   where p.organization_id = s.organization_id and p.archive_id = s.archive_id and p.id = any(s.passage_ids);
   select * into place from memory.search_scopes x
@@ -42,9 +38,6 @@ begin
   made.last_updated_by_id := p_user;
   made.place := place.next_place;
   insert into memory.passages select (made).*;
-  if uses.use_count is not null then
-    insert into memory.passage_uses select (uses).*;
-  end if;
   entry.place := made.place;
   entry.passage_id := made.id;
   entry.tags := made.tags;
