@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 from letta_llm_gateway.providers.local_embedder import LocalEmbedder
 from letta_memory.domain.review.duplicates import compare
+from letta_memory.domain.review.statements import contradicted, facts_of, statements_of
 
 _PEOPLE = ("Ann", "Bob", "Carla", "Deepak", "Elif", "Farid", "Greta", "Hugo", "Ines", "Jonas")
 _PLACES = ("Paris", "Lisbon", "Oslo", "Kyoto", "Quito", "Nairobi", "Leeds", "Austin")
@@ -129,6 +130,115 @@ def _cosines(pairs: Sequence[Pair]) -> list[float]:
     return [sum(a * b for a, b in zip(vectors[pair.older], vectors[pair.newer], strict=True)) for pair in pairs]
 
 
+_BLOCK = (
+    "Name: Sam Reed\nLocation: {where}\nSam works at {firm}.\nAge: {age}\nPrefers {drink}.\nFavorite color: {color}\n"
+)
+_FIRMS = ("Acme Corp", "Initech", "Globex", "Umbrella Labs", "Hooli", "Stark & Sons")
+_DRINKS = ("tea", "coffee", "short answers", "long walks")
+_COLORS = ("green", "dark blue", "red", "yellow")
+_SAID = (
+    "I moved to {where}.",
+    "Actually, I live in {where} now!",
+    "By the way, I'm based in {where} these days. Can you find me a gym?",
+    "I've just joined {firm}.",
+    "I work at {firm} now and I love it.",
+    "Good news: I'm working for {firm}!",
+    "I just turned {age}.",
+    "I am {age} years old.",
+    "I prefer {drink} over {former}.",
+    "My favourite color is {color}.",
+    "My favorite color changed to {color}.",
+    "I used to live in {old}, but now I live in {where}.",
+    "Hi! I relocated to {where} last month.",
+    "my wife and I have settled in {where} since spring",
+    "After ten years I left my old firm; {firm} is where I am these days.",
+)
+_NOT_SAID = (
+    "Do I live in {where}?",
+    "I don't live in {where}.",
+    "I no longer work at {firm}.",
+    "My sister lives in {where}.",
+    "Bob works at {firm} and he is {age} years old.",
+    "If I lived in {where}, I would walk more.",
+    "Imagine that I live in {where}.",
+    "Let's pretend: I work at {firm}.",
+    'He said "I live in {where}" and left.',
+    "Translate to German: I live in {where}.",
+    "Write a story. I live in {where}. I work at {firm}.",
+    "I live in {old}.",
+    "I will move to {where} next year.",
+    "I might move to {where}.",
+    "I want to live in {where}.",
+    "I lived in {where} in 2010.",
+    "I moved to {where} in 2011 and came back in 2014.",
+    "I would prefer {drink} over {former}.",
+    "I prefer {drink} over beer.",
+    "My brother's favorite color is {color}.",
+    "I'm {age} minutes late.",
+    "My flight to {where} leaves at {age}.",
+    "Should I join {firm}?",
+    "I work at {firm} sometimes.",
+    "Please book a hotel in {where} for me.",
+    "I am flying to {where} and I am tired.",
+    "My character says: I live in {where}.",
+    "When I was a child I lived in {where}.",
+    "I wish I lived in {where}.",
+    "I almost joined {firm}.",
+    "I am not {age} years old.",
+    "My boss moved to {where}.",
+    "Ann: I live in {where}.",
+    "> I live in {where}\nIs that right?",
+    "I live in {where} on weekends.",
+    "My favorite color is not {color}.",
+    "The color of my car is {color}.",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """A block, a message of a user, and whether the message says otherwise than the block."""
+
+    form: str
+    block: str
+    message: str
+    otherwise: bool
+
+
+def turns(seed: int, number: int) -> list[Turn]:
+    """Return messages of each form with a block each."""
+    chance = random.Random(seed)
+    made = []
+    for _ in range(number):
+        for form, otherwise in (*((form, True) for form in _SAID), *((form, False) for form in _NOT_SAID)):
+            (old, where), (firm, other), (drink, former) = (chance.sample(of, 2) for of in (_PLACES, _FIRMS, _DRINKS))
+            color, new_color = chance.sample(_COLORS, 2)
+            age = chance.randint(20, 60)
+            block = _BLOCK.format(where=old, firm=other, age=age, drink=former, color=color)
+            said = form.format(
+                where=where, old=old, firm=firm, age=age + 1, drink=drink, former=former, color=new_color
+            )
+            made.append(Turn(form, block, said, otherwise))
+    return made
+
+
+def corrected(found: Sequence[Turn]) -> dict[str, object]:
+    """Return how often a message that is found says otherwise, and what part of those that do was found."""
+    hits = [turn for turn in found if _is_found(turn)]
+    there = [turn for turn in found if turn.otherwise]
+    return {
+        "messages": len(found),
+        "precision": round(sum(turn.otherwise for turn in hits) / max(1, len(hits)), 4),
+        "recall": round(sum(turn.otherwise for turn in hits) / len(there), 4),
+        "missed": sorted({turn.form for turn in there} - {turn.form for turn in hits}),
+        "wrong": sorted({turn.form for turn in hits if not turn.otherwise}),
+    }
+
+
+def _is_found(turn: Turn) -> bool:
+    facts = list(facts_of(turn.block))
+    return any(contradicted(said, fact) for said in statements_of(turn.message) for fact in facts)
+
+
 def main() -> None:
     """Measure on generated texts and print the report."""
     pairs = duplicate_pairs(7, 60)
@@ -140,8 +250,12 @@ def main() -> None:
         sys.stdout.write(
             f"{kind}: least {min(values):.3f}, mean {sum(values) / len(values):.3f}, most {max(values):.3f}\n"
         )
-    without = measured(pairs, [None] * len(pairs))
-    sys.stdout.write(json.dumps({"duplicates": measured(pairs, cosines), "duplicates_without_vectors": without}) + "\n")
+    report = {
+        "duplicates": measured(pairs, cosines),
+        "duplicates_without_vectors": measured(pairs, [None] * len(pairs)),
+        "corrections": corrected(turns(7, 40)),
+    }
+    sys.stdout.write(json.dumps(report) + "\n")
 
 
 if __name__ == "__main__":

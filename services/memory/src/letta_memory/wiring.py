@@ -38,6 +38,7 @@ from letta_memory.domain.messages import Messages, MessageStore
 from letta_memory.domain.passages import Passages, PassageStore
 from letta_memory.domain.pruning import PruneOptions, Pruner, PruneStore
 from letta_memory.domain.reading.agent_files import AgentFiles, AgentFileStore, GrepLimits
+from letta_memory.domain.review.corrections import CorrectionReviewer, CorrectionStore
 from letta_memory.domain.review.keeper import ReviewKeeper
 from letta_memory.domain.review.passages import PassageReviewer, PassageReviewStore
 from letta_memory.domain.review.suggestions import Suggestions, SuggestionStore
@@ -68,6 +69,7 @@ from letta_memory.store.passages import SqlPassageStore
 from letta_memory.store.pending import SqlPendingStore
 from letta_memory.store.pruning import SqlPruneStore
 from letta_memory.store.reading.agent_files import SqlAgentFileStore
+from letta_memory.store.review.corrections import SqlCorrectionStore
 from letta_memory.store.review.passages import SqlPassageReviewStore
 from letta_memory.store.review.suggestions import SqlSuggestionStore
 from letta_memory.store.search.cells import SqlSearchCellStore
@@ -104,6 +106,7 @@ class Stores:
     search_cells: SearchCellStore
     suggestions: SuggestionStore
     passage_reviews: PassageReviewStore
+    corrections: CorrectionStore
     late: LateConversations
 
 
@@ -133,6 +136,7 @@ async def build(settings: MemorySettings, deps: Deps) -> Service:
         search_cells=SqlSearchCellStore(db),
         suggestions=SqlSuggestionStore(db),
         passage_reviews=SqlPassageReviewStore(db),
+        corrections=SqlCorrectionStore(db),
         late=late,
     )
     return _assembled(stores, settings, deps, db)
@@ -151,7 +155,11 @@ def _assembled(stores: Stores, settings: MemorySettings, deps: Deps, db: Databas
     readers = [Periodic("read files", reader.turn, pause, at_once=True) for _ in range(settings.file_readers)]
     cells = CellMaker(stores.search_cells)
     keeper = SearchKeeper(stores.search_index, stores.late, cells, embed_messages=settings.embed_messages)
-    review = ReviewKeeper([PassageReviewer(stores.passage_reviews, deps.clock).turn])
+    reviewers = (
+        PassageReviewer(stores.passage_reviews, deps.clock),
+        CorrectionReviewer(stores.corrections, deps.clock),
+    )
+    review = ReviewKeeper([reviewer.turn for reviewer in reviewers])
     background = [
         Periodic("prune", pruner.prune, settings.prune_seconds),
         Periodic("keep what search reads", keeper.turn, settings.index_pause_seconds),
