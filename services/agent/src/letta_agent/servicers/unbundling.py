@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator
 from dataclasses import replace
 from datetime import datetime
 
 from letta.agent.v1 import agent_service_pb2, bundle_service_pb2
 from letta.agent.v1 import bundle_pb2 as pb
+from letta.common.v1.agent_type_pb2 import AgentType
 from letta.memory.v1.block_pb2 import Block
 from letta.memory.v1.folder_service_pb2 import CreateFolderRequest
 from letta.tools.v1 import tool_pb2
-from letta_agent.domain.bundles.importer import Document, NewAgent, NewFolder
+from letta_agent.domain.bundles.importer import AgentDocument, NewAgent, NewFolder
 from letta_agent.domain.bundles.messages import read
 from letta_agent.domain.peers.tools import Tool
 from letta_agent.servicers.bundling import base_name, like
@@ -24,15 +25,18 @@ from letta_common.values.repeats import Digests
 ImportAgentsRequest = bundle_service_pb2.ImportAgentsRequest
 _HEARTBEAT = "request_heartbeat"
 """Argument that a server adds to the schemas of tools and no function has."""
+_COPY = "_copy"
+_NAME = 512  # the most characters of an agent's name
 
 
-def document_of(request: ImportAgentsRequest, now: datetime, digests: Digests) -> Document:
+def document_of(request: ImportAgentsRequest, now: datetime, digests: Digests) -> AgentDocument:
     """Return what a request asks to make. Raises InvalidArgument, which says where the document is wrong."""
     bundle = request.bundle
     for name in ("agents", "blocks", "tools", "sources", "files"):
         _require_once(name, (each.id for each in getattr(bundle, name)))
+    _require_once("tools", (tool.name for tool in bundle.tools if tool.name and _comes_along(tool)))
     _require_known(bundle)
-    return Document(
+    return AgentDocument(
         agents=[_agent(given, place, request, now, digests) for place, given in enumerate(bundle.agents)],
         blocks={block.id: like(Block(), block) for block in bundle.blocks},
         folders={folder.id: _folder(folder, request) for folder in bundle.sources},
@@ -62,7 +66,7 @@ def _require_once(name: str, ids: Iterable[str]) -> None:
 
 def _require_known(bundle: pb.AgentBundle) -> None:
     """Raise InvalidArgument for an id of something that the document does not have."""
-    tools, blocks = {each.id for each in bundle.tools}, {each.id for each in bundle.blocks}
+    tools, blocks = {each.id for each in bundle.tools}, {each.id: each.label for each in bundle.blocks}
     folders = {each.id for each in bundle.sources}
     for file in bundle.files:
         _require(f"files.{file.id}", [file.source_id], folders)
@@ -71,11 +75,13 @@ def _require_known(bundle: pb.AgentBundle) -> None:
         _require_once(f"{here}.messages", messages)
         _require(f"{here}.tool_ids", agent.tool_ids, tools)
         _require(f"{here}.block_ids", agent.block_ids, blocks)
+        labels = [*(blocks[block_id] for block_id in agent.block_ids), *(block.label for block in agent.memory_blocks)]
+        _require_once(f"{here}.block_ids", labels)
         _require(f"{here}.source_ids", agent.source_ids, folders)
         _require(f"{here}.in_context_message_ids", agent.in_context_message_ids, {*messages})
 
 
-def _require(where: str, ids: Iterable[str], known: set[str]) -> None:
+def _require(where: str, ids: Iterable[str], known: Container[str]) -> None:
     for each in ids:
         if each not in known:
             raise InvalidArgument(f"{where}: the document has no {each}", field=f"bundle.{where}")
@@ -106,7 +112,8 @@ def _agent(
         agent.project_id = request.project_id
     agent.secret_values.update({**given.secrets, **request.secrets})
     draft = draft_of(asked, now, digests)
-    messages = () if request.strip_messages else tuple(read(_context(given)))
+    thinks_aloud = draft.state.agent_type != AgentType.AGENT_TYPE_LETTA_V1_AGENT
+    messages = () if request.strip_messages else tuple(read(_context(given), thinks_aloud=thinks_aloud))
     # The request is known by all of it: each of its agents is made by what it says of all.
     known = digests.of(request) if request.request_id else b""
     draft = replace(draft, messages=messages, request_hash=known)
@@ -114,15 +121,16 @@ def _agent(
 
 
 def _context(given: pb.BundledAgent) -> list[pb.BundledMessage]:
-    """Return the messages that were in context: all, where the document does not say."""
-    wanted = {*given.in_context_message_ids} or {message.id for message in given.messages}
-    return [message for message in given.messages if message.id in wanted]
+    """Return the messages that were in context, in its order: all, where the document does not say."""
+    messages = {message.id: message for message in given.messages}
+    return [messages[message_id] for message_id in dict.fromkeys(given.in_context_message_ids or messages)]
 
 
 def _name(given: pb.BundledAgent, place: int, request: ImportAgentsRequest) -> str:
     if request.name and not place:
         return request.name
-    return f"{given.name}_copy" if given.name and request.compat.append_copy_suffix else given.name
+    copied = given.name and request.compat.append_copy_suffix
+    return f"{given.name[: _NAME - len(_COPY)]}{_COPY}" if copied else given.name
 
 
 def _folder(given: pb.BundledFolder, request: ImportAgentsRequest) -> NewFolder:

@@ -711,6 +711,8 @@ class BundledApproval(_message.Message):
     REASON_FIELD_NUMBER: _builtins.int
     STATUS_FIELD_NUMBER: _builtins.int
     FUNC_RESPONSE_FIELD_NUMBER: _builtins.int
+    STDOUT_FIELD_NUMBER: _builtins.int
+    STDERR_FIELD_NUMBER: _builtins.int
     type: Global___BundledApprovalType.ValueType
     """Which of the two it is. Unspecified: what the other fields say."""
     tool_call_id: _builtins.str
@@ -723,6 +725,14 @@ class BundledApproval(_message.Message):
     """Whether the client succeeded."""
     func_response: _builtins.str
     """What the client made of it."""
+    @_builtins.property
+    def stdout(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Lines the client's tool wrote to its standard output."""
+
+    @_builtins.property
+    def stderr(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Lines the client's tool wrote to its standard error."""
+
     def __init__(
         self,
         *,
@@ -732,10 +742,12 @@ class BundledApproval(_message.Message):
         reason: _builtins.str | None = ...,
         status: _message_pb2.ToolReturnStatus.ValueType = ...,
         func_response: _builtins.str | None = ...,
+        stdout: _abc.Iterable[_builtins.str] | None = ...,
+        stderr: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_approve", b"_approve", "_func_response", b"_func_response", "_reason", b"_reason", "_tool_call_id", b"_tool_call_id", "approve", b"approve", "func_response", b"func_response", "reason", b"reason", "tool_call_id", b"tool_call_id"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_approve", b"_approve", "_func_response", b"_func_response", "_reason", b"_reason", "_tool_call_id", b"_tool_call_id", "approve", b"approve", "func_response", b"func_response", "reason", b"reason", "status", b"status", "tool_call_id", b"tool_call_id", "type", b"type"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_approve", b"_approve", "_func_response", b"_func_response", "_reason", b"_reason", "_tool_call_id", b"_tool_call_id", "approve", b"approve", "func_response", b"func_response", "reason", b"reason", "status", b"status", "stderr", b"stderr", "stdout", b"stdout", "tool_call_id", b"tool_call_id", "type", b"type"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__approve: _TypeAlias = _typing.Literal["approve"]  # noqa: Y015
     _WhichOneofArgType__approve: _TypeAlias = _typing.Literal["_approve", b"_approve"]  # noqa: Y015

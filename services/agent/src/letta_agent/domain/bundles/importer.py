@@ -42,7 +42,7 @@ class NewAgent:
 
 
 @dataclass(frozen=True, slots=True)
-class Document:
+class AgentDocument:
     """What is to be made, by the ids of the document."""
 
     agents: Sequence[NewAgent]
@@ -68,6 +68,8 @@ class Made:
     folder_by_id: dict[str, str] = field(default_factory=dict)
     block_by_id: dict[str, str] = field(default_factory=dict)
     """What has the id here that the document gives another one."""
+    own_blocks: list[str] = field(default_factory=list)
+    """Blocks that the document has within an agent."""
 
 
 class Importer:
@@ -79,7 +81,7 @@ class Importer:
         self._tools = peers.tools
         self._folders = folders
 
-    async def make(self, actor: Actor, document: Document) -> Made:
+    async def make(self, actor: Actor, document: AgentDocument) -> Made:
         """Make the agents.
 
         Raises:
@@ -92,7 +94,7 @@ class Importer:
         await self._add_tools(document, made)
         try:
             for folder_id, folder in document.folders.items():
-                made.folder_by_id[folder_id] = await self._add_folder(folder, _key(document.request_id, folder_id))
+                await self._add_folder(folder_id, folder, _key(document.request_id, folder_id), made)
             for agent in document.agents:
                 await self._add_agent(actor, agent, document.blocks, made)
         except BaseException:
@@ -102,7 +104,7 @@ class Importer:
             raise
         return made
 
-    async def _check(self, document: Document) -> None:
+    async def _check(self, document: AgentDocument) -> None:
         """Refuse what cannot be made before anything is."""
         for agent in document.agents:
             require_kind(agent.draft.state.agent_type)
@@ -112,7 +114,7 @@ class Importer:
             if embedding:
                 await self._models.embedding_model(embedding)
 
-    async def _add_tools(self, document: Document, made: Made) -> None:
+    async def _add_tools(self, document: AgentDocument, made: Made) -> None:
         wanted = {tool_id: tool.name for tool_id, tool in document.tools.items()} | {**document.names}
         there = {tool.name: tool for tool in await self._tools.find(tuple(dict.fromkeys(wanted.values())))}
         for tool in document.tools.values():
@@ -129,11 +131,11 @@ class Importer:
             known = None if document.overwrite else there.get(tool.name)
             made.tool_by_id[tool_id] = known.id if known else (await self._tools.put(tool)).id
 
-    async def _add_folder(self, folder: NewFolder, key: str) -> str:
+    async def _add_folder(self, known_as: str, folder: NewFolder, key: str, made: Made) -> None:
         folder_id = await self._named(folder.request, key)
+        made.folder_by_id[known_as] = folder_id
         for place, (name, text) in enumerate(folder.texts):
             await self._folders.put_text(folder_id, name, text, _key(key, str(place)))
-        return folder_id
 
     async def _named(self, request: CreateFolderRequest, key: str) -> str:
         """Make a folder under its name, or under the next one that is free."""
@@ -160,11 +162,14 @@ class Importer:
         made.agent_ids.append(shown.id)
         ids = {block.label: block.id for block in shown.blocks}
         made.block_by_id |= {block_id: ids[block.label] for block_id, block in new.items()}
+        made.own_blocks += [ids[block.label] for block in agent.draft.new_blocks]
 
     async def _take_back(self, actor: Actor, made: Made) -> None:
         """Remove what was made; what cannot be removed is left and told in the log."""
         removals = [self._agents.delete(actor, agent_id) for agent_id in made.agent_ids]
-        removals += [self._folders.delete_block(block_id) for block_id in made.block_by_id.values()]
+        removals += [
+            self._folders.delete_block(block_id) for block_id in (*made.block_by_id.values(), *made.own_blocks)
+        ]
         removals += [self._folders.delete(folder_id) for folder_id in made.folder_by_id.values()]
         for removal in removals:
             try:

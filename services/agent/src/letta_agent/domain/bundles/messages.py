@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from datetime import timedelta
 
 from letta.agent.v1 import bundle_pb2
 from letta.agent.v1.bundle_pb2 import BundledApproval, BundledMessage, BundledReturn
@@ -19,6 +18,9 @@ _APPROVAL, _TOOL = bundle_pb2.BUNDLED_APPROVAL_TYPE_APPROVAL, bundle_pb2.BUNDLED
 _CALLS = frozenset({"tool_call", "tool_return"})
 """Parts that a document has apart from a message's content."""
 _ANSWERING = frozenset({_ROLE.MESSAGE_ROLE_TOOL, _ROLE.MESSAGE_ROLE_APPROVAL})
+_CALLING = frozenset({_ROLE.MESSAGE_ROLE_ASSISTANT, _ROLE.MESSAGE_ROLE_APPROVAL})
+_PACKED = "user_message"
+"""Type of what older servers wrote around the words of a user."""
 _TIME = "%Y-%m-%d %I:%M:%S %p UTC+0000"
 OPEN_CALL = "Error: the agent was exported before this call was answered; whether it was made is not known here."
 
@@ -30,7 +32,7 @@ def written(messages: Sequence[Message], agent_id: str, first: int) -> list[Bund
 
 
 def _written(message: Message, agent_id: str, ids: Mapping[str, str]) -> BundledMessage:
-    said = [part for part in message.parts if part.WhichOneof("part") not in _CALLS]
+    said = [part for part in message.parts if part.WhichOneof("part") not in _CALLS or part.tool_call.signature]
     made = BundledMessage(
         role=message.role,
         id=ids[message.id],
@@ -73,23 +75,38 @@ def _answer(given: message_pb2.Approval) -> BundledApproval:
     if given.HasField("tool_return"):
         back = given.tool_return
         text = back.text if back.HasField("text") else _text(back.parts.parts)
-        return BundledApproval(type=_TOOL, tool_call_id=back.tool_call_id, status=back.status, func_response=text)
+        made = BundledApproval(type=_TOOL, tool_call_id=back.tool_call_id, status=back.status, func_response=text)
+        made.stdout.extend(back.stdout)
+        made.stderr.extend(back.stderr)
+        return made
     leave = given.approval_return
     reason = leave.reason if leave.HasField("reason") else None
     return BundledApproval(type=_APPROVAL, tool_call_id=leave.tool_call_id, approve=leave.approve, reason=reason)
 
 
-def read(messages: Sequence[BundledMessage]) -> list[Message]:
-    """Return the messages of a document less the prompt that opens it, with new ids and no call left open."""
+def read(messages: Sequence[BundledMessage], *, thinks_aloud: bool = False) -> list[Message]:
+    """Return the messages of a document less the prompt that opens it, with new ids and no call left open.
+
+    `thinks_aloud` says that what the agent wrote beside a call was a thought, as kinds that speak by calls have it.
+    """
     taken = messages[1:] if messages and messages[0].role == _ROLE.MESSAGE_ROLE_SYSTEM else messages
     ids = {message.id: new_id("message") for message in taken}
     made: list[Message] = []
+    waiting: dict[str, str] = {}  # calls that wait for an answer, and the messages that asked
     for message in taken:
-        made.append(_read(message, ids, made))
+        told = _read(message, ids)
+        calls = [part.tool_call for part in told.parts if part.HasField("tool_call")]
+        if told.role == _ROLE.MESSAGE_ROLE_APPROVAL and calls:
+            waiting = {call.id: told.id for call in calls}
+        elif told.role == _ROLE.MESSAGE_ROLE_APPROVAL and not _read_answers(told, message, waiting):
+            continue
+        if thinks_aloud and calls:
+            _think(told)
+        made.append(told)
     return _sound(made)
 
 
-def _read(given: BundledMessage, ids: Mapping[str, str], before: Sequence[Message]) -> Message:
+def _read(given: BundledMessage, ids: Mapping[str, str]) -> Message:
     made = Message(
         id=ids[given.id],
         role=given.role,
@@ -103,33 +120,58 @@ def _read(given: BundledMessage, ids: Mapping[str, str], before: Sequence[Messag
         made.parts.extend(_returns(given))
         return made
     said = [_part(given.text)] if given.HasField("text") else list(given.content.parts)
+    said = [part for part in said if part.WhichOneof("part") not in _CALLS]
     if given.role == _ROLE.MESSAGE_ROLE_SUMMARY:
         said = [_part(unpacked(_text(said)))]
+    elif given.role == _ROLE.MESSAGE_ROLE_USER and len(said) == 1 and said[0].HasField("text"):
+        said = [_part(unpacked(said[0].text.text, _PACKED))]
     made.parts.extend(said)
-    for call in given.tool_calls:
-        asked = message_pb2.ToolCallContent(id=call.id, name=call.function.name, input=call.function.arguments)
-        made.parts.add(tool_call=asked)
-    if given.role == _ROLE.MESSAGE_ROLE_APPROVAL and not given.tool_calls:
-        _read_answers(made, given, ids, before)
+    if given.role in _CALLING:
+        made.parts.extend(ContentPart(tool_call=call) for call in _asked(given))
     return made
 
 
-def _read_answers(made: Message, given: BundledMessage, ids: Mapping[str, str], before: Sequence[Message]) -> None:
-    asking = [message for message in before if message.role == _ROLE.MESSAGE_ROLE_APPROVAL and not message.approvals]
-    made.approval_request_id = ids.get(given.approval_request_id) or (asking[-1].id if asking else "")
-    asked = [part.tool_call.id for part in asking[-1].parts if part.HasField("tool_call")] if asking else []
-    for answer in given.approvals:
-        # An older answer names the request in place of its calls, and then it is about all of them.
-        for call_id in [answer.tool_call_id] if answer.tool_call_id in asked else asked:
+def _asked(given: BundledMessage) -> Iterator[message_pb2.ToolCallContent]:
+    """Yield the calls of a message, each id once. Some servers have those that a vendor signed in the content too."""
+    noted = {part.tool_call.id: part.tool_call for part in given.content.parts if part.tool_call.name}
+    listed = {
+        call.id: message_pb2.ToolCallContent(id=call.id, name=call.function.name, input=call.function.arguments)
+        for call in given.tool_calls
+    }
+    for call_id, call in {**noted, **listed}.items():
+        if call_id in noted and noted[call_id].HasField("signature"):
+            call.signature = noted[call_id].signature
+        yield call
+
+
+def _think(made: Message) -> None:
+    for part in made.parts:
+        if part.HasField("text"):
+            part.reasoning.CopyFrom(message_pb2.ReasoningContent(reasoning=part.text.text))
+
+
+def _read_answers(made: Message, given: BundledMessage, waiting: dict[str, str]) -> bool:
+    """Answer calls that wait, each once; say whether there was any."""
+    answers = list(given.approvals)
+    if not answers and given.HasField("approve"):
+        answers = [BundledApproval(approve=given.approve, reason=given.denial_reason or None)]
+    # An older answer names the request in place of its calls, and then it is about all that are left.
+    for answer in sorted(answers, key=lambda answer: answer.tool_call_id not in waiting):
+        for call_id in [answer.tool_call_id] if answer.tool_call_id in waiting else [*waiting]:
+            made.approval_request_id = waiting.pop(call_id)
             made.approvals.append(_approval(answer, call_id))
-    if not given.approvals and given.HasField("approve"):
-        whole = BundledApproval(approve=given.approve, reason=given.denial_reason or None)
-        made.approvals.extend(_approval(whole, call_id) for call_id in asked)
+    return bool(made.approvals)
 
 
 def _approval(answer: BundledApproval, call_id: str) -> message_pb2.Approval:
     if answer.type == _TOOL or answer.HasField("func_response"):
-        back = message_pb2.ToolReturn(tool_call_id=call_id, status=answer.status or _SUCCESS, text=answer.func_response)
+        back = message_pb2.ToolReturn(
+            tool_call_id=call_id,
+            status=answer.status or _SUCCESS,
+            text=unpacked(answer.func_response),
+            stdout=answer.stdout,
+            stderr=answer.stderr,
+        )
         return message_pb2.Approval(tool_return=back)
     reason = answer.reason if answer.HasField("reason") else None
     leave = message_pb2.ApprovalReturn(tool_call_id=call_id, approve=answer.approve, reason=reason)
@@ -138,7 +180,9 @@ def _approval(answer: BundledApproval, call_id: str) -> message_pb2.Approval:
 
 def _returns(given: BundledMessage) -> Iterator[ContentPart]:
     back = list(given.tool_returns)
-    if not back and given.tool_call_id:  # older servers wrote no list
+    noted = [] if back else [part for part in given.content.parts if part.HasField("tool_return")]
+    yield from noted
+    if not back and not noted and given.tool_call_id:  # older servers wrote no list
         text = given.text if given.HasField("text") else _text(given.content.parts)
         back = [BundledReturn(tool_call_id=given.tool_call_id, text=text)]
     for each in back:
@@ -154,13 +198,15 @@ def _returns(given: BundledMessage) -> Iterator[ContentPart]:
         yield ContentPart(tool_return=returned)
 
 
-def unpacked(text: str) -> str:
-    """Return what a server packed into a JSON object with a time; any other text is itself."""
+def unpacked(text: str, kind: str = "") -> str:
+    """Return what a server packed into a JSON object with a time, of a kind if it is named; other text is itself."""
     try:
         told = json.loads(text)
     except (ValueError, RecursionError):
         return text
     if not isinstance(told, dict) or not {"message", "time"} <= told.keys():
+        return text
+    if kind and told.get("type") != kind:
         return text
     said = told["message"]
     return said if isinstance(said, str) else json.dumps(said, ensure_ascii=False)
@@ -170,20 +216,22 @@ def _sound(messages: Sequence[Message]) -> list[Message]:
     """Return a history that vendors take: each call is answered before anybody speaks, and only calls are."""
     sound: list[Message] = []
     left: dict[str, message_pb2.ToolCallContent] = {}
+    done: dict[str, message_pb2.ToolReturn] = {}  # what clients made of calls
     for message in messages:
-        if message.role not in _ANSWERING and left:
-            sound.append(_failed(left, sound[-1]))
-            left = {}
         calls = [part.tool_call for part in message.parts if part.HasField("tool_call")]
         back = [part for part in message.parts if part.HasField("tool_return")]
-        if back and not (known := [*_known(back, left)]):
-            continue
-        if back:
+        if left and (calls or message.role not in _ANSWERING):
+            sound.append(_closing(left, done, sound[-1]))
+            left = {}
+        if message.role == _ROLE.MESSAGE_ROLE_TOOL:
+            if not (known := [*_known(back, left)]):
+                continue
             del message.parts[:]
             message.parts.extend(known)
         left |= {call.id: call for call in calls}
+        done |= {each.tool_return.tool_call_id: each.tool_return for each in message.approvals}
         sound.append(message)
-    return [*sound, _failed(left, sound[-1])] if left else sound
+    return [*sound, _closing(left, done, sound[-1])] if left else sound
 
 
 def _known(back: Iterable[ContentPart], left: dict[str, message_pb2.ToolCallContent]) -> Iterator[ContentPart]:
@@ -195,12 +243,18 @@ def _known(back: Iterable[ContentPart], left: dict[str, message_pb2.ToolCallCont
             yield part
 
 
-def _failed(calls: Mapping[str, message_pb2.ToolCallContent], after: Message) -> Message:
-    """Return the answer to calls that a document leaves open, right behind them."""
-    made = Message(id=new_id("message"), role=_ROLE.MESSAGE_ROLE_TOOL)
-    made.created_at.FromDatetime(after.created_at.ToDatetime() + timedelta(microseconds=1))
+def _closing(
+    calls: Mapping[str, message_pb2.ToolCallContent], done: Mapping[str, message_pb2.ToolReturn], after: Message
+) -> Message:
+    """Return the answer to calls that a document leaves open, right behind them: failed, unless a client made them."""
+    made = Message(id=new_id("message"), role=_ROLE.MESSAGE_ROLE_TOOL, created_at=after.created_at)
     for call in calls.values():
         back = message_pb2.ToolReturnContent(tool_call_id=call.id, name=call.name, content=OPEN_CALL, is_error=True)
+        if call.id in done:
+            told = done[call.id]
+            back.content, back.is_error = told.text, told.status == _ERROR
+            back.stdout.extend(told.stdout)
+            back.stderr.extend(told.stderr)
         made.parts.add(tool_return=back)
     return made
 

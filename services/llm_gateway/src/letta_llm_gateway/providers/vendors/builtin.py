@@ -31,6 +31,7 @@ from letta_llm_gateway.domain.rules.facts import facts_in
 from letta_llm_gateway.providers import local_embedder
 from letta_llm_gateway.providers.local_embedder import LocalEmbedder
 from letta_llm_gateway.providers.parts import answer_of, call_part, text_part
+from letta_llm_gateway.providers.wires.told import given_arguments
 
 RULES, ECHO = "rules", "echo"
 _WORD = re.compile(r"\s*\S+\s*?(?=\s|$)|\s+$")
@@ -190,7 +191,7 @@ def _turns(message: Message) -> list[HeardMessage]:
 
 def _wishes(message: Message) -> tuple[Wish, ...]:
     calls = [part.tool_call for part in message.parts if part.WhichOneof("part") == "tool_call"]
-    return tuple(Wish(call.name, _schema(call.input)) for call in calls)
+    return tuple(Wish(call.name, given_arguments(call.input)) for call in calls)
 
 
 def last_text(message: Message) -> str:
