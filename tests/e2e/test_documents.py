@@ -65,6 +65,28 @@ def test_the_python_example_remembers(server):
     assert "Your name is Sam" in run([sys.executable, "examples/python/chat.py", server.grpc_address])
 
 
+def test_the_example_tidies_memory_and_http_tells_of_it(server, http):
+    told = run([sys.executable, "examples/python/tidy_memory.py", server.grpc_address])
+
+    assert "Sam likes green tea. + Sam likes green tea with honey. -> Sam likes green tea with honey." in told
+    assert "Location: Oslo -> Location: Quito" in told
+    done = http.get("/v1/memory-suggestions/", params={"state": "accepted", "limit": 2}).json()
+    assert {each["kind"] for each in done} == {"merge_passages", "correct_block"}
+    [merged] = [each for each in done if each["kind"] == "merge_passages"]
+    assert (merged["scores"]["same_text"], len(merged["passages"]), merged["correction"]) == (False, 2, None)
+    path = f"/v1/memory-suggestions/{merged['id']}"
+    assert http.get(path).json() == merged == http.post(f"{path}/accept").json()
+    assert http.post(f"{path}/dismiss").status_code == 409
+    assert http.get("/v1/memory-suggestions/suggestion-none").status_code == 404
+    policy = f"/v1/archives/{merged['archive_id']}/review-policy"
+    assert http.get(policy).json()["suggest_duplicates"] is True
+    assert http.patch(policy, json={"suggest_duplicates": False}).json()["suggest_duplicates"] is False
+    [corrected] = [each for each in done if each["kind"] == "correct_block"]
+    value = http.get(f"/v1/blocks/{corrected['block_id']}").json()["value"]
+    assert value.startswith("Name: Sam\nLocation: Quito")
+    assert http.get(f"/v1/agents/{corrected['agent_id']}/review-policy").json()["suggest_corrections"] is True
+
+
 @pytest.mark.parametrize("name", EXAMPLES)
 def test_the_other_examples_remember(name, server):
     program, commands = EXAMPLES[name]
