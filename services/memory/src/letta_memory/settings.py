@@ -46,6 +46,9 @@ class MemorySettings(Settings):
     allow_unsandboxed: bool = Field(
         default=False, description="Parse files without isolation where the host offers none."
     )
+    suggestion_days: float = Field(
+        default=90.0, gt=0, description="How long suggestions are kept that were accepted or are outdated."
+    )
     step_days: float = Field(
         default=7.0, gt=0, description="How long a repeat of a step is known as one; longer than any run may take."
     )

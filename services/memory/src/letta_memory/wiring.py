@@ -244,6 +244,7 @@ def _pruning(settings: MemorySettings) -> PruneOptions:
         step_age=timedelta(days=settings.step_days),
         place_age=timedelta(days=settings.place_days),
         upload_age=timedelta(days=settings.upload_days),
+        suggestion_age=timedelta(days=settings.suggestion_days),
     )
 
 

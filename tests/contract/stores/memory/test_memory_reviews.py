@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -19,6 +20,7 @@ from letta_memory.domain.passages import PassageScope
 from letta_memory.domain.review.passages import PassageReviewer
 from letta_memory.store.archives import SqlArchiveStore
 from letta_memory.store.passages import SqlPassageStore
+from letta_memory.store.pruning import SqlPruneStore
 from letta_memory.store.review.passages import SqlPassageReviewStore
 from letta_memory.store.review.suggestions import SqlSuggestionStore
 from letta_postgres.db import Database
@@ -81,6 +83,23 @@ async def test_a_reviewer_that_was_paused_writes_nothing_and_the_next_one_begins
     assert [each.archive_id for each in await found(db)] == [archive_id]
     # Nothing is left to do.
     assert await paused.claim_archives() == []
+
+
+async def test_what_was_decided_is_forgotten_in_time_but_what_was_dismissed(db: Database) -> None:
+    texts = ("Ann likes tea.", "Bob sails boats.", "Eve reads maps.", "Joe bakes bread.")
+    await filled(db, *(each for text in texts for each in (text, text.lower())))
+    clock = SystemClock()
+    await PassageReviewer(SqlPassageReviewStore(db), clock).turn()
+    store, made = SqlSuggestionStore(db), await found(db)
+    assert len(made) == 4
+    await store.decide(ANN, made[0].id, accept=True, now=clock.now())
+    await store.decide(ANN, made[1].id, accept=False, now=clock.now())
+    await SqlPassageStore(db).delete(ANN, made[2].archive_id, made[2].passages[0].passage_id)
+    pruner, later = SqlPruneStore(db), clock.now() + timedelta(minutes=1)
+
+    assert await pruner.prune_suggestions(clock.now() - timedelta(hours=1), 10) == 0
+    assert await pruner.prune_suggestions(later, 1) + await pruner.prune_suggestions(later, 10) == 2
+    assert {each.id for each in await found(db)} == {made[1].id, made[3].id}
 
 
 async def test_work_for_a_passage_does_not_grow_with_the_archive(db: Database) -> None:

@@ -26,6 +26,10 @@ class PruneStore(Protocol):
         """Remove some places of rows deleted before a time; return how many."""
         ...
 
+    async def prune_suggestions(self, before: datetime, limit: int) -> int:
+        """Remove some suggestions that were accepted or outdated before a time; return how many."""
+        ...
+
     async def expire_uploads(self, before: datetime, limit: int) -> int:
         """Delete some uploads that nobody went on with since a time; return how many."""
         ...
@@ -42,6 +46,7 @@ class PruneOptions:
     step_age: timedelta = timedelta(days=7)
     place_age: timedelta = timedelta(days=30)
     upload_age: timedelta = timedelta(days=1)
+    suggestion_age: timedelta = timedelta(days=90)
     batch: int = 5_000  # rows a statement, so that none holds its locks for long
 
 
@@ -61,6 +66,7 @@ class Pruner:
             (self._store.prune_steps, options.step_age),
             (self._store.prune_openings, options.step_age),
             (self._store.prune_places, options.place_age),
+            (self._store.prune_suggestions, options.suggestion_age),
             (self._store.expire_uploads, options.upload_age),
         ):
             gone = options.batch

@@ -19,8 +19,11 @@ _PLACES = (
     "delete from memory.tombstones where ctid = any(array("
     "select ctid from memory.tombstones where deleted_at < %b limit %b)) returning 1"
 )
-
-
+# Those that were dismissed stay: they are not to be made again.
+_SUGGESTIONS = (
+    "delete from memory.suggestions where ctid = any(array(select ctid from memory.suggestions "
+    "where state in (2, 4) and decided_at < %b limit %b)) returning 1"
+)
 _UPLOADS = (
     "update memory.files f set deleted_at = now() where f.ctid = any(array("
     "select c.ctid from memory.files c where c.status = 0 and c.deleted_at is null and c.updated_at < %b limit %b)) "
@@ -45,6 +48,10 @@ class SqlPruneStore:
     async def prune_places(self, before: datetime, limit: int) -> int:
         """Remove some places of rows deleted before a time; return how many."""
         return len(await self._db.hot(_PLACES, (before, limit)))
+
+    async def prune_suggestions(self, before: datetime, limit: int) -> int:
+        """Remove some suggestions that were accepted or outdated before a time; return how many."""
+        return len(await self._db.hot(_SUGGESTIONS, (before, limit)))
 
     async def expire_uploads(self, before: datetime, limit: int) -> int:
         """Delete some uploads that nobody went on with since a time; return how many."""
