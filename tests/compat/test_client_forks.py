@@ -41,6 +41,25 @@ def test_a_fork_begins_with_the_context_and_both_go_on_alone(client, agent):
     assert (context_of(client, fork.id), context_of(client, made.id)) == (7, 7)
 
 
+def test_the_messages_of_an_agent_are_those_of_all_its_conversations(client, agent):
+    client.agents.messages.create(agent.id, input="At first.")
+    made = client.conversations.create(agent_id=agent.id)
+    tell(client, made.id, "Apart.")
+    client.agents.messages.create(agent.id, input="At last.")
+    fork = client.conversations.fork(made.id)
+    tell(client, fork.id, "Forked.")
+
+    def told(**query):
+        found = client.agents.messages.list(agent.id, order="asc", **query)
+        return [m.content for m in found if m.message_type == "user_message"]
+
+    assert told(limit=3) == ["At first.", "Apart.", "At last.", "Forked."]
+    assert told(conversation_id="default") == ["At first.", "At last."]
+    assert told(conversation_id=made.id) == ["Apart."]
+    [apart] = [m.id for m in client.conversations.messages.list(made.id, limit=50) if m.message_type == "user_message"]
+    assert told(after=apart) == ["At last.", "Forked."]
+
+
 def test_the_default_thread_is_forked_up_to_a_message(client, agent):
     for text in ("One.", "Two.", "Three."):
         client.agents.messages.create(agent.id, input=text)

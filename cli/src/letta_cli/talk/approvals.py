@@ -51,7 +51,7 @@ class Waiting:
 def waiting(channel: grpc.Channel, agent_id: str) -> Waiting | None:
     """Return what waits in an agent's default conversation."""
     stub = message_service_pb2_grpc.MessageServiceStub(channel)
-    request = message_service_pb2.ListAgentMessagesRequest(agent_id=agent_id, limit=_NEWEST)
+    request = message_service_pb2.ListAgentMessagesRequest(agent_id=agent_id, conversation_id="default", limit=_NEWEST)
     newest = stub.ListAgentMessages(request, timeout=CALL_SECONDS).messages
     last = max((message.id for message in newest), default="")  # ids are made in the order of time
     for message in newest:

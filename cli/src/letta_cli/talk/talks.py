@@ -164,7 +164,9 @@ class Talk:
     def _messages(self, number: str) -> None:
         stub = message_service_pb2_grpc.MessageServiceStub(self._channel)
         limit = int(number) if number.isdecimal() and 0 < int(number) <= 1000 else _MESSAGES
-        request = message_service_pb2.ListAgentMessagesRequest(agent_id=self._agent.id, limit=limit)
+        request = message_service_pb2.ListAgentMessagesRequest(
+            agent_id=self._agent.id, conversation_id="default", limit=limit
+        )
         for message in sorted(stub.ListAgentMessages(request, timeout=CALL_SECONDS).messages, key=lambda one: one.id):
             if message.HasField("user_message"):
                 say(f"you> {message.user_message.text}", "bold")

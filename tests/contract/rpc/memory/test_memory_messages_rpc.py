@@ -82,12 +82,44 @@ async def test_conversations_are_kept_apart(memory: Any) -> None:
         agent_id=agent, conversation_id=conversation, messages=[memory.message(1, "other")]
     )
     await memory.contexts.ProvisionConversation(request, timeout=10)
-    assert said(await history(memory, agent)) == ["You are Ada.", "a", "b"]
+    for own in (agent, "default"):
+        assert said(await history(memory, agent, conversation_id=own)) == ["You are Ada.", "a", "b"]
     assert said(await history(memory, agent, conversation_id=conversation)) == ["other"]
     with pytest.raises(ConversationNotFound):
         await history(memory, agent, conversation_id=new_id("conv"))
     with pytest.raises(AgentNotFound):
         await history(memory, new_id("agent"))
+
+
+async def test_an_agent_has_the_messages_of_all_its_conversations_by_time(memory: Any) -> None:
+    agent, stranger = await talk(memory, ("a", "b"), ("c", "d")), await talk(memory, ("x", "y"))
+    own = await history(memory, agent)
+    conversation, fork = new_id("conv"), new_id("conv")
+    between = [memory.message(2, text) for text in ("p", "q")]
+    for message, before in zip(between, (own[2], own[4]), strict=True):
+        message.created_at.FromNanoseconds(before.date.ToNanoseconds() + 1_000)
+    request = context_service_pb2.ProvisionConversationRequest(
+        agent_id=agent, conversation_id=conversation, messages=between
+    )
+    await memory.contexts.ProvisionConversation(request, timeout=10)
+    request = context_service_pb2.ProvisionConversationRequest(
+        agent_id=agent, conversation_id=fork, source_conversation_id=agent, messages=[memory.message(1, "forked")]
+    )
+    await memory.contexts.ProvisionConversation(request, timeout=10)
+
+    every = await history(memory, agent)
+    assert sorted(said(every)) == sorted(["You are Ada.", "a", "b", "p", "c", "d", "q", "forked"])
+    assert said(one for one in every if said([one]) != ["forked"]) == ["You are Ada.", "a", "b", "p", "c", "d", "q"]
+    assert said(await history(memory, stranger)) == ["You are Ada.", "x", "y"]
+    for order, cursor in ((ASC, "after"), (DESC, "before")):
+        found: list[Any] = []
+        while page := await history(memory, agent, limit=2, order=order, **({cursor: _end(found, order)})):
+            found = [*found, *page] if order == ASC else [*page, *found]
+        assert said(found) == said(every)
+
+
+def _end(found: list[Any], order: Any) -> str:
+    return "" if not found else str(found[-1].id if order == ASC else found[0].id)
 
 
 async def test_one_stored_message_becomes_several_of_one_id(memory: Any) -> None:

@@ -37,12 +37,13 @@ _PART_BITS = {
     "redacted_reasoning": TYPE_BITS["hidden_reasoning_message"],
     "omitted_reasoning": TYPE_BITS["hidden_reasoning_message"],
 }
-FLAG_ERROR, FLAG_AUTOMATED = 1, 2
+FLAG_ERROR, FLAG_AUTOMATED, FLAG_COPY = 1, 2, 4
+"""Bits of the column `flags`. A copy is what a fork has of its source, which lists over conversations show once."""
 
 
 @dataclass(frozen=True, slots=True)
 class MessageScope:
-    """Whose messages: of a conversation of an agent, of a run, of a step, or of all when everything is empty."""
+    """Whose messages: of a conversation, an agent, a run, a step, or of all when everything is empty."""
 
     agent_id: str = ""
     conversation_id: str = ""
@@ -52,7 +53,7 @@ class MessageScope:
     @property
     def everywhere(self) -> bool:
         """Say whether it spans conversations, whose positions cannot be compared."""
-        return not (self.agent_id or self.conversation_id or self.run_id or self.step_id)
+        return not (self.conversation_id or self.run_id or self.step_id)
 
 
 @dataclass(frozen=True, slots=True)

@@ -37,7 +37,8 @@ class MessageServicer(message_service_pb2_grpc.MessageServiceServicer):
     async def ListAgentMessages(
         self, request: pb.ListAgentMessagesRequest, context: Call
     ) -> pb.ListAgentMessagesResponse:
-        scope = MessageScope(agent_id=request.agent_id, conversation_id=request.conversation_id or request.agent_id)
+        conversation = request.agent_id if request.conversation_id == _DEFAULT else request.conversation_id
+        scope = MessageScope(agent_id=request.agent_id, conversation_id=conversation)
         types, send_tool = names_of(request.include_return_message_types), _send_tool(request.compat)
         wanted = MessageFilter(_bits(types), request.group_id, request.include_err)
         messages = await self._page(request, scope, wanted, lambda stored: _shown(stored, types, send_tool))

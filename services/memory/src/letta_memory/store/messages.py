@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import sqlalchemy as sa
@@ -15,8 +16,9 @@ from letta_common.actor import Actor
 from letta_common.errors import AgentNotFound, ConversationNotFound, MessageNotFound
 from letta_common.values.paging import Page
 from letta_common.values.times import optional_time
-from letta_memory.domain.messages import FLAG_ERROR, MessageFilter, MessageHit, MessageScope
+from letta_memory.domain.messages import FLAG_COPY, FLAG_ERROR, MessageFilter, MessageHit, MessageScope
 from letta_memory.store.tables import agents, conversations, keyset, messages
+from letta_postgres.connections import Connection
 from letta_postgres.db import Database
 from letta_postgres.keyset import fetch_page
 from letta_postgres.statements import call
@@ -48,15 +50,24 @@ class SqlMessageStore:
         self, actor: Actor, scope: MessageScope, wanted: MessageFilter, page: Page
     ) -> Sequence[bytes]:
         """Return a page of messages: by position in a conversation, by time across them."""
-        mine = sa.and_(_mine(actor), *_within(scope))
-        query = sa.select(messages.c.body).where(mine, *_conditions(wanted))
-        # Times of one conversation may be equal, positions never are; across conversations only times compare.
-        at = "created_at" if scope.everywhere else "seq"
-        keys = keyset(messages, at, actor.organization_id, mine, messages.c.body)
         async with self._db.connect() as conn:
+            # Of most agents it is the only conversation, whose order says more than times do.
+            if (
+                scope.agent_id
+                and not scope.conversation_id
+                and await _has_one_conversation(conn, actor, scope.agent_id)
+            ):
+                scope = replace(scope, conversation_id=scope.agent_id)
+            mine = sa.and_(_mine(actor), *_within(scope))
+            query = sa.select(messages.c.body).where(mine, *_conditions(wanted))
+            if scope.everywhere:
+                query = query.where(messages.c.flags.op("&")(FLAG_COPY) == 0)
+            # Times of one conversation may be equal, positions never are; across conversations only times compare.
+            at = "created_at" if scope.everywhere else "seq"
+            keys = keyset(messages, at, actor.organization_id, mine, messages.c.body)
             rows = await fetch_page(conn, query, page, keys)
-        # Only an empty page asks whether the conversation exists, so that all others are one statement.
-        if not rows and scope.conversation_id:
+        # Only an empty page asks whether the conversation exists, so that all others ask once.
+        if not rows and (scope.conversation_id or scope.agent_id):
             await self._require_conversation(actor, scope)
         return [bytes(row[0]) for row in rows]
 
@@ -85,7 +96,7 @@ class SqlMessageStore:
         """Tell an empty list from one that does not exist. Raises AgentNotFound, ConversationNotFound."""
         conditions = [
             conversations.c.organization_id == actor.organization_id,
-            conversations.c.id == scope.conversation_id,
+            conversations.c.id == (scope.conversation_id or scope.agent_id),
         ]
         if scope.agent_id:
             conditions.append(conversations.c.agent_id == scope.agent_id)
@@ -130,7 +141,14 @@ def _conditions(wanted: MessageFilter) -> list[sa.ColumnElement[bool]]:
     return conditions
 
 
-async def _require_agent(conn: Any, actor: Actor, agent_id: str) -> None:
+async def _has_one_conversation(conn: Connection, actor: Actor, agent_id: str) -> bool:
+    """Say whether an agent has its default conversation alone."""
+    mine = (conversations.c.organization_id == actor.organization_id, conversations.c.agent_id == agent_id)
+    more = sa.select(sa.exists().where(*mine, conversations.c.id != agent_id))
+    return not (await conn.execute(more)).scalar_one()
+
+
+async def _require_agent(conn: Connection, actor: Actor, agent_id: str) -> None:
     query = sa.select(agents.c.id).where(agents.c.organization_id == actor.organization_id, agents.c.id == agent_id)
     if (await conn.execute(query)).one_or_none() is None:
         raise AgentNotFound(f"Agent with ID {agent_id} not found", agent_id=agent_id)

@@ -28,7 +28,7 @@ from letta_common.errors import (
 from letta_common.values.ids import derived_id
 from letta_common.values.times import time_of
 from letta_memory.domain.contexts import Status, owner_refusal
-from letta_memory.domain.messages import flags_of, search_text, types_of
+from letta_memory.domain.messages import FLAG_COPY, flags_of, search_text, types_of
 from letta_memory.domain.search.index import LateConversations
 from letta_memory.store.files.folders import folder_of, folder_query
 from letta_memory.store.forks import KEEP_SUMMARY, context_copies, own_labels
@@ -236,7 +236,8 @@ class Provisions:
         place = {"org": org, "conversation": new.conversation_id, "agent": new.agent_id}
         # Search finds what they are copies of, and would show everything twice.
         columns = await asyncio.to_thread(message_columns, copies)
-        found = {**columns, "searches": [""] * len(copies)}
+        flags = [flag | FLAG_COPY for flag in columns["flags"]]
+        found = {**columns, "flags": flags, "searches": [""] * len(copies)}
         await tx.execute(_APPEND, {**place, "first": len(new.messages) + 1, **found})
         await tx.execute(_ADVANCE, {**place, "n": len(copies)})
         await tx.execute(KEEP_SUMMARY, place)

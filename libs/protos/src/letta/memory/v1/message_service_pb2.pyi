@@ -84,7 +84,7 @@ class ListAgentMessagesRequest(_message.Message):
     group_id: _builtins.str
     """Only messages of this group."""
     conversation_id: _builtins.str
-    """The conversation, `conv-<uuid>`. Empty: the default one."""
+    """The conversation, `conv-<uuid>`; `default` for the one that the agent has by itself. Empty: all that it has, by time."""
     include_err: _builtins.bool
     """Messages that record a failure too."""
     @_builtins.property

@@ -86,8 +86,8 @@ class MessageServiceServicer:
     """
 
     def ListAgentMessages(self, request, context):
-        """Lists the messages of an agent, of its default conversation unless another is named, always oldest first. Without a cursor,
-        descending order asks for the newest ones. AGENT_NOT_FOUND, CONVERSATION_NOT_FOUND, CURSOR_NOT_FOUND.
+        """Lists the messages of an agent, of all its conversations unless one is named, always oldest first. Without a cursor,
+        descending order asks for the newest ones. What a fork copied is there once. AGENT_NOT_FOUND, CONVERSATION_NOT_FOUND, CURSOR_NOT_FOUND.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

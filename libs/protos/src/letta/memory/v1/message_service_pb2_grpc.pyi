@@ -37,8 +37,8 @@ class MessageServiceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> MessageServiceAsyncStub: ...
     ListAgentMessages: _grpc.UnaryUnaryMultiCallable[_message_service_pb2.ListAgentMessagesRequest, _message_service_pb2.ListAgentMessagesResponse]
-    """Lists the messages of an agent, of its default conversation unless another is named, always oldest first. Without a cursor,
-    descending order asks for the newest ones. AGENT_NOT_FOUND, CONVERSATION_NOT_FOUND, CURSOR_NOT_FOUND.
+    """Lists the messages of an agent, of all its conversations unless one is named, always oldest first. Without a cursor,
+    descending order asks for the newest ones. What a fork copied is there once. AGENT_NOT_FOUND, CONVERSATION_NOT_FOUND, CURSOR_NOT_FOUND.
     """
     ListConversationMessages: _grpc.UnaryUnaryMultiCallable[_message_service_pb2.ListConversationMessagesRequest, _message_service_pb2.ListConversationMessagesResponse]
     """Lists the messages of a conversation, newest first. CONVERSATION_NOT_FOUND, CURSOR_NOT_FOUND."""
@@ -66,8 +66,8 @@ class MessageServiceAsyncStub(MessageServiceStub):
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     ListAgentMessages: _aio.UnaryUnaryMultiCallable[_message_service_pb2.ListAgentMessagesRequest, _message_service_pb2.ListAgentMessagesResponse]  # type: ignore[assignment]
-    """Lists the messages of an agent, of its default conversation unless another is named, always oldest first. Without a cursor,
-    descending order asks for the newest ones. AGENT_NOT_FOUND, CONVERSATION_NOT_FOUND, CURSOR_NOT_FOUND.
+    """Lists the messages of an agent, of all its conversations unless one is named, always oldest first. Without a cursor,
+    descending order asks for the newest ones. What a fork copied is there once. AGENT_NOT_FOUND, CONVERSATION_NOT_FOUND, CURSOR_NOT_FOUND.
     """
     ListConversationMessages: _aio.UnaryUnaryMultiCallable[_message_service_pb2.ListConversationMessagesRequest, _message_service_pb2.ListConversationMessagesResponse]  # type: ignore[assignment]
     """Lists the messages of a conversation, newest first. CONVERSATION_NOT_FOUND, CURSOR_NOT_FOUND."""
@@ -98,8 +98,8 @@ class MessageServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _message_service_pb2.ListAgentMessagesRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_message_service_pb2.ListAgentMessagesResponse, _abc.Awaitable[_message_service_pb2.ListAgentMessagesResponse]]:
-        """Lists the messages of an agent, of its default conversation unless another is named, always oldest first. Without a cursor,
-        descending order asks for the newest ones. AGENT_NOT_FOUND, CONVERSATION_NOT_FOUND, CURSOR_NOT_FOUND.
+        """Lists the messages of an agent, of all its conversations unless one is named, always oldest first. Without a cursor,
+        descending order asks for the newest ones. What a fork copied is there once. AGENT_NOT_FOUND, CONVERSATION_NOT_FOUND, CURSOR_NOT_FOUND.
         """
 
     @_abc_1.abstractmethod
