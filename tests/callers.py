@@ -19,7 +19,7 @@ from tests.servers import RunningServer, letta_server
 
 SCHEMAS = ("auth", "agent", "memory", "tools", "llm")
 OPENAI, CLAUDE = "openai/gpt-4o-mini", "anthropic/claude-haiku-4-5-20251001"
-PATIENCE = 60.0
+PATIENCE = 300.0
 """Seconds after which what should happen counts as not happening."""
 IMPATIENT = {
     "LETTA_LLM_GATEWAY_RETRY_PAUSE_SECONDS": "0.01",
