@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import grpc
 import pytest
 
-from letta_client import Letta, UnprocessableEntityError
+from letta.agent.v1 import bundle_service_pb2, bundle_service_pb2_grpc
+from letta_client import ConflictError, Letta, UnprocessableEntityError
+from tests.callers import PATIENCE
 from tests.compat.test_client_agent_files import TOOL, Document, counts, message, put, small, taken
+from tests.servers import RunningServer
 
 pytestmark = pytest.mark.varies  # times and ids differ
 Shown = list[tuple[str, Any]]
@@ -226,3 +231,48 @@ def test_blocks_within_an_agent_are_taken_back(client: Letta) -> None:
     with pytest.raises(Exception, match="its limit is 1"):
         put(client, {**document, "blocks": [FULL]})
     assert counts(client) == before
+
+
+def test_a_history_is_longer_than_a_message_may_be(client: Letta) -> None:
+    text, lines = "lantern " * 2_500, "A line of a book.\n" * 20_000
+    document = small(messages=[message(n, "user", text) for n in range(20)], source_ids=["source-0"])
+    document["sources"] = [{"id": "source-0", "name": "books"}]
+    document["files"] = [{"id": "file-0", "source_id": "source-0", "file_name": "book.txt", "content": lines}]
+    [made] = put(client, document)
+    shown = [*client.agents.messages.list(made, limit=100, order="asc")][1:]
+    assert [each.content for each in shown] == [text] * 20  # type: ignore[union-attr]
+    [folder] = client.agents.folders.list(made)
+    [file] = client.folders.files.list(folder.id)
+    assert file.file_size == len(lines)
+    [again] = put(client, taken(client, made, scrub_messages=False))
+    for agent_id in (made, again):
+        client.agents.delete(agent_id)
+    parts = [{"type": "text", "text": "x" * 130_000}] * 2
+    with pytest.raises(UnprocessableEntityError, match="260,"):
+        put(client, small(messages=[message(1, "user") | {"content": parts}]))
+
+
+def test_a_key_of_another_document_changes_no_tool(client: Letta) -> None:
+    tool = {"id": "tool-0", "name": "keyed", "source_code": TOOL.replace("roll", "keyed")}
+    document, headers = {**small(tool_ids=["tool-0"]), "tools": [tool]}, {"Idempotency-Key": "keyed"}
+    [made] = put(client, document, extra_headers=headers)
+    other = {**document, "tools": [tool | {"source_code": tool["source_code"].replace('"4"', '"5"')}]}
+    with pytest.raises(ConflictError):
+        put(client, other, extra_headers=headers)
+    assert [each.source_code for each in client.agents.tools.list(made)] == [tool["source_code"]]
+    client.agents.delete(made)
+
+
+def test_what_was_made_when_the_time_is_over_is_taken_back(client: Letta, server: RunningServer) -> None:
+    request, before = bundle_service_pb2.ImportAgentsRequest(), counts(client)
+    request.bundle.agents.add(id="agent-0", name="late", model="builtin/rules")
+    request.bundle.sources.add(id="source-0", name="late")
+    for n in range(1000):
+        request.bundle.files.add(id=f"file-{n}", source_id="source-0", file_name=f"{n}.md", content="x")
+    with grpc.insecure_channel(server.grpc_address) as channel, pytest.raises(grpc.RpcError) as caught:
+        bundle_service_pb2_grpc.BundleServiceStub(channel).ImportAgents(request, timeout=0.6)
+    assert caught.value.code() == grpc.StatusCode.DEADLINE_EXCEEDED  # type: ignore[attr-defined]
+    end = time.monotonic() + PATIENCE
+    while counts(client) != before:
+        assert time.monotonic() < end
+        time.sleep(0.05)

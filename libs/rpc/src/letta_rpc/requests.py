@@ -65,6 +65,8 @@ def _of_size(item: Any, path: str) -> Iterator[Violation]:
 def _lengths(message: Message) -> Iterator[int]:
     """Yield the length of each text of a message that has no larger limit of its own."""
     for field, value in message.ListFields():
+        if _is_apart(field):
+            continue
         values = value if field.is_repeated else (value,)
         if isinstance(values, Mapping):
             values = values.values()
@@ -73,6 +75,12 @@ def _lengths(message: Message) -> Iterator[int]:
                 yield from _lengths(each)
             elif isinstance(each, str) and not _has_own_limit(field):
                 yield len(each)
+
+
+@lru_cache(maxsize=4096)
+def _is_apart(field: FieldDescriptor) -> bool:
+    """Say whether the items of a list count for themselves alone."""
+    return bool(field.GetOptions().Extensions[annotations_pb2.field].apart)
 
 
 @lru_cache(maxsize=4096)

@@ -26,8 +26,8 @@ class _RequestLimitEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_RequestL
     """No bound."""
     REQUEST_LIMIT_TEXT_CHARACTERS: _RequestLimit.ValueType  # 250000
     """Most characters (code points) of one text: of a passage, a block, a message, a prompt, a name, and of everything else that
-    has no rule of its own; and of all texts of one item of a list together, so of all parts of one message. Documents beyond
-    are split by the caller.
+    has no rule of its own; and of all texts of one item of a list together, so of all parts of one message; items of lists
+    that are `apart` count for themselves alone. Documents beyond are split by the caller.
     """
 
 class RequestLimit(_RequestLimit, metaclass=_RequestLimitEnumTypeWrapper):
@@ -37,7 +37,7 @@ REQUEST_LIMIT_UNSPECIFIED: RequestLimit.ValueType  # 0
 """No bound."""
 REQUEST_LIMIT_TEXT_CHARACTERS: RequestLimit.ValueType  # 250000
 """Most characters (code points) of one text: of a passage, a block, a message, a prompt, a name, and of everything else that
-has no rule of its own; and of all texts of one item of a list together, so of all parts of one message. Documents beyond
-are split by the caller.
+has no rule of its own; and of all texts of one item of a list together, so of all parts of one message; items of lists
+that are `apart` count for themselves alone. Documents beyond are split by the caller.
 """
 Global___RequestLimit: _TypeAlias = RequestLimit  # noqa: Y015

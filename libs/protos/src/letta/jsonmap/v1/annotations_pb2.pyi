@@ -144,6 +144,7 @@ class FieldMapping(_message.Message):
     WRITE_ONLY_FIELD_NUMBER: _builtins.int
     FLATTENED_KEYS_FIELD_NUMBER: _builtins.int
     JSON_FILE_FIELD_NUMBER: _builtins.int
+    APART_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Key in the JSON object. Default: the field's proto name."""
     raw: _builtins.bool
@@ -190,6 +191,8 @@ class FieldMapping(_message.Message):
     """The key stands in requests alone: it is read and never written. A field that is OUTPUT_ONLY is written and never read."""
     json_file: _builtins.bool
     """Where the body is a form, this message field is a file of it that holds the JSON of the message."""
+    apart: _builtins.bool
+    """Each item of this list is held to the limit of texts by itself, and does not count to what the list is part of."""
     @_builtins.property
     def keys(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Keys that select this oneof member when the oneof is chosen by keys: any one of them. The first member wins, in the order of
@@ -229,10 +232,11 @@ class FieldMapping(_message.Message):
         write_only: _builtins.bool = ...,
         flattened_keys: _abc.Iterable[Global___KeyMapping] | None = ...,
         json_file: _builtins.bool = ...,
+        apart: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["aliases", b"aliases", "default_json", b"default_json", "duration_unit", b"duration_unit", "empty_as_null", b"empty_as_null", "flatten", b"flatten", "flattened_keys", b"flattened_keys", "header", b"header", "hidden", b"hidden", "json_file", b"json_file", "keeps_nul", b"keeps_nul", "keyed_by", b"keyed_by", "keys", b"keys", "mask", b"mask", "name", b"name", "omit_empty", b"omit_empty", "query", b"query", "raw", b"raw", "required", b"required", "sse_event", b"sse_event", "tag", b"tag", "timestamp_format", b"timestamp_format", "write_only", b"write_only"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["aliases", b"aliases", "apart", b"apart", "default_json", b"default_json", "duration_unit", b"duration_unit", "empty_as_null", b"empty_as_null", "flatten", b"flatten", "flattened_keys", b"flattened_keys", "header", b"header", "hidden", b"hidden", "json_file", b"json_file", "keeps_nul", b"keeps_nul", "keyed_by", b"keyed_by", "keys", b"keys", "mask", b"mask", "name", b"name", "omit_empty", b"omit_empty", "query", b"query", "raw", b"raw", "required", b"required", "sse_event", b"sse_event", "tag", b"tag", "timestamp_format", b"timestamp_format", "write_only", b"write_only"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

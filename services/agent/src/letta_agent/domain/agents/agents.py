@@ -40,7 +40,7 @@ from letta_agent.domain.toolcalls.rules import ToolRules
 from letta_common.actor import Actor, acting_as
 from letta_common.clock import Clock
 from letta_common.codes import Code
-from letta_common.errors import AppError, ConversationBusy, Fenced, StaleEtag, ToolNotFound
+from letta_common.errors import AgentNotFound, AppError, ConversationBusy, Fenced, StaleEtag, ToolNotFound
 from letta_common.values.ids import derived_id, new_id
 from letta_common.values.paging import Page
 from letta_common.values.repeats import require_same
@@ -91,6 +91,14 @@ class Agents:
             creation = StoredCreation.FromString(agent.creation)
         memory = await self._provision(actor, agent, creation)
         return self._shown(actor, agent, ALL_PARTS, memory, tools)
+
+    async def require_unused(self, actor: Actor, draft: AgentDraft) -> None:
+        """Raise IdempotencyConflict if another request had the key of a draft."""
+        try:
+            known = await self._store.get_by_request(actor, draft.request_id)
+        except AgentNotFound:
+            return
+        require_same(known.request_hash, draft.request_hash)
 
     async def get(self, actor: Actor, agent_id: str, parts: Parts) -> Agent:
         """Return one agent. Raises AgentNotFound."""

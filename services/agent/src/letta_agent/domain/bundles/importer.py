@@ -14,7 +14,7 @@ from letta_agent.domain.agents.records import AgentDraft, AgentPeers
 from letta_agent.domain.peers.folders import CreateFolderRequest, FolderPeer
 from letta_agent.domain.peers.memory import Block
 from letta_agent.domain.peers.tools import Tool
-from letta_common.actor import Actor
+from letta_common.actor import Actor, acting_as, current_request
 from letta_common.errors import AlreadyExists, AppError, ToolNameTaken
 
 _NAMES = 100  # names tried for a folder before it is given up
@@ -90,7 +90,7 @@ class Importer:
             ToolSourceInvalid: the source of a tool cannot be read.
         """
         made = Made()
-        await self._check(document)
+        await self._check(actor, document)
         await self._add_tools(document, made)
         try:
             for folder_id, folder in document.folders.items():
@@ -100,14 +100,18 @@ class Importer:
         except BaseException:
             # With a key it may be what an earlier request made, and the next one goes on with it.
             if not document.request_id:
-                await self._take_back(actor, made)
+                # The time of the request may be over.
+                with acting_as(current_request().signed_actor):
+                    await self._take_back(actor, made)
             raise
         return made
 
-    async def _check(self, document: AgentDocument) -> None:
+    async def _check(self, actor: Actor, document: AgentDocument) -> None:
         """Refuse what cannot be made before anything is."""
         for agent in document.agents:
             require_kind(agent.draft.state.agent_type)
+            if document.request_id:
+                await self._agents.require_unused(actor, agent.draft)
         for model in dict.fromkeys(agent.draft.model for agent in document.agents):
             await self._models.model(model)
         for embedding in dict.fromkeys(agent.draft.embedding for agent in document.agents):
