@@ -389,3 +389,27 @@ async def test_plans_that_were_made_when_there_was_nothing_read_no_table_whole(d
     )
     await db.close()
     assert {name: count for name, count in read if count} == {}
+
+
+async def test_what_a_write_or_a_search_reads_does_not_grow_with_the_organization(databases: Databases) -> None:
+    """Nor with the archive, also with plans that were made when there was nothing."""
+    db = await Database.open(databases.clone(("memory",)), schema="memory", options=DatabaseOptions(pool_size=1))
+    store = SearchStore(db)
+    await store.begin()
+    await store.say("the tea is green")
+    query = "select indexrelname::text, idx_tup_read from pg_stat_user_indexes where schemaname = 'memory'"
+    read: list[dict[str, int]] = []
+    for _ in range(3):
+        for agent in (store.agent_id, new_id("agent"), new_id("agent")):
+            store.agent_id = agent
+            await store.contexts.provision_agent(store.actor, pb.ProvisionAgentRequest(agent_id=agent), [])
+            await store.write(*(f"number {new_id('n')} of many" for _ in range(40)))
+        await db.hot("select pg_stat_force_next_flush()")
+        before = {str(name): int(count) for name, count in await db.hot(query)}
+        [made] = await store.write("green tea")
+        assert await store.found(made.archive_id, "green tea", vector=False) != []
+        await db.hot("select pg_stat_force_next_flush()")
+        read.append({str(name): int(count) - before[str(name)] for name, count in await db.hot(query)})
+    await db.close()
+    more = {name: (first, read[-1][name]) for name, first in read[0].items() if read[-1][name] > first + 20}
+    assert more == {}

@@ -9,7 +9,7 @@
 -- Plans are made once, maybe when there is nothing yet, so each access is by a key and arrays, and joins are hash joins.
 -- Locks: none.
 create or replace function memory.find_texts(
-  p_org text, p_scopes integer[], p_query text, p_vectors extensions.halfvec[], p_models integer[], p_by_words boolean,
+  p_org text, p_scopes integer[], p_words memory.asked_word[], p_vectors extensions.halfvec[], p_models integer[], p_by_words boolean,
   p_filter memory.text_filter, p_new memory.new_posting[], p_limit integer
 ) returns setof memory.text_hit language plpgsql stable rows 50
 set plan_cache_mode = force_generic_plan set enable_seqscan = off set enable_hashjoin = on set enable_nestloop = off
@@ -25,7 +25,6 @@ declare
   kind integer;
   asked_way extensions.halfvec;
   shift float8;
-  words memory.asked_word[];
   asked integer[];
   missing integer[];
   likes memory.like_word[] := '{}';
@@ -61,8 +60,7 @@ begin
   narrowed := p_filter.conversation_id is not null or p_filter.roles is not null or p_filter.types is not null
     or p_filter.tags is not null or p_filter.since is not null or p_filter.until is not null;
   partial := untidy or narrowed;
-  words := array(select w from memory.asked_words(p_query) w);
-  asked := array(select hashtext(w.stem) from unnest(words) w);
+  asked := array(select distinct hashtext(w.stem) from unnest(p_words) w);
   if p_by_words then
     select w.terms, w.weights, w.missing into sought, weights, missing
     from memory.weigh_words(p_org, p_scopes, asked, p_new, texts, counted) w;
@@ -70,7 +68,10 @@ begin
   if cardinality(missing) > 0 then
     likes := array(
       select l from memory.like_words(
-        p_org, p_scopes, array(select w from unnest(words) w where hashtext(w.stem) = any(missing))) l
+        -- Words of which no text has any stem.
+        p_org, p_scopes, array(
+          select w from unnest(p_words) w where w.word <> all(array(
+            select f.word from unnest(p_words) f where hashtext(f.stem) <> all(missing))))) l
       where l.term <> all(asked));
     select sought || array_agg(w.term), weights || array_agg(w.weight * l.likeness) into sought, weights
     from (

@@ -16,7 +16,12 @@ declare
   seqs bigint[];
   fresh memory.new_posting[];
   any_of tsquery := memory.any_word(p_query);
-  lexemes text[] := tsvector_to_array(memory.words_of(p_query, null));
+  languages integer;
+  fresh_languages integer;
+  asked memory.asked_word[];
+  ends bigint[];
+  roles smallint[];
+  said tsvector[];
 begin
   if p_query <> '' then
     p_agent := coalesce(p_agent, (
@@ -24,46 +29,58 @@ begin
     if p_agent is null then
       scopes := array(
         select s.scope from memory.search_scopes s where s.organization_id = p_org and starts_with(s.owner_id, 'agent-'));
-      select array_agg(c.id), array_agg(coalesce(x.seq, 0)) into late, positions
+      select array_agg(c.id), array_agg(coalesce(x.seq, 0)), array_agg(c.next_seq) into late, positions, ends
       from memory.conversations c
       left join memory.search_positions x on x.organization_id = c.organization_id and x.conversation_id = c.id
       where c.organization_id = p_org and c.next_seq - 1 > coalesce(x.seq, 0) and p_conversation is null;
     else
       scopes := array(
         select s.scope from memory.search_scopes s where s.organization_id = p_org and s.owner_id = p_agent);
-      select array_agg(c.id), array_agg(coalesce(x.seq, 0)) into late, positions
+      select array_agg(c.id), array_agg(coalesce(x.seq, 0)), array_agg(c.next_seq) into late, positions, ends
       from memory.conversations c
       left join memory.search_positions x on x.organization_id = c.organization_id and x.conversation_id = c.id
       where c.organization_id = p_org and c.agent_id = p_agent and c.next_seq - 1 > coalesce(x.seq, 0)
         and (p_conversation is null or c.id = p_conversation);
     end if;
     if late is not null and p_mode <> 1 /* SearchMode.VECTOR */ then
-      with found as materialized (
-        select m.conversation_id, m.seq, m.role, m.words, -row_number() over (order by m.created_at desc, m.seq desc) as key
-        from unnest(late, positions) l (id, seq) cross join lateral (
-          select * from memory.messages s
-          where s.organization_id = p_org and s.conversation_id = l.id and s.seq > l.seq and s.search <> ''
-            and (p_roles is null or s.role = any(p_roles)) and (p_types is null or s.types & p_types <> 0)
-            and (p_from is null or s.created_at >= p_from) and (p_to is null or s.created_at <= p_to)
-            and s.words @@ any_of) m)
-      select array_agg(f.conversation_id order by f.key desc), array_agg(f.seq order by f.key desc),
-        (select array_agg((g.key, hashtext(u.lexeme), cardinality(u.positions), length(g.words), g.role)::memory.new_posting)
-         from found g cross join lateral unnest(g.words) u where u.lexeme = any(lexemes))
-      into conversations, seqs, fresh from found f;
+      -- The last ones as they are going to be indexed. Before them, where nothing is indexed for long, those with an English stem.
+      select array_agg(f.conversation_id order by f.at desc, f.seq desc), array_agg(f.seq order by f.at desc, f.seq desc),
+        array_agg(f.role order by f.at desc, f.seq desc), array_agg(f.words order by f.at desc, f.seq desc),
+        coalesce(bit_or(f.language), 0)
+      into conversations, seqs, roles, said, fresh_languages
+      from unnest(late, positions, ends) l (id, seq, next) cross join lateral (
+        select s.conversation_id, s.seq, s.role, s.created_at as at, w.words, w.language
+        from memory.messages s cross join lateral (
+          select t.words, t.language from memory.text_words(s.search, s.created_at) t
+          where s.seq >= l.next - greatest(1, 200 / cardinality(late))
+          union all select s.words, 2 where s.seq < l.next - greatest(1, 200 / cardinality(late)) and s.words @@ any_of) w
+        where s.organization_id = p_org and s.conversation_id = l.id and s.seq > l.seq and s.search <> ''
+          and (p_roles is null or s.role = any(p_roles)) and (p_types is null or s.types & p_types <> 0)
+          and (p_from is null or s.created_at >= p_from) and (p_to is null or s.created_at <= p_to)) f;
     end if;
+    languages := (
+      select bit_or(s.languages) from memory.search_scopes s where s.organization_id = p_org and s.scope = any(scopes));
+    asked := array(select w from memory.query_words(p_query, coalesce(languages, 2) | coalesce(fresh_languages, 0)) w);
+    fresh := array(
+      select (-f.n, hashtext(u.lexeme), cardinality(u.positions), least(length(f.words), 32767), f.role)::memory.new_posting
+      from unnest(said, roles) with ordinality f (words, role, n) cross join lateral unnest(f.words) u
+      where u.lexeme = any(array(select w.stem from unnest(asked) w)));
     return query
       select h.score, h.word_place, h.meaning_place, h.word_score, h.meaning_score, m.id, m.agent_id, m.conversation_id,
         m.created_at, m.body, h.approximate_words
       from memory.find_texts(
-        p_org, scopes, p_query, p_vectors,
+        p_org, scopes, asked, p_vectors,
         array(select memory.model_of(v.embedder, v.vector) from unnest(p_vectors, p_embedders) v (vector, embedder)),
         p_mode <> 1 /* SearchMode.VECTOR */,
         (p_conversation, p_roles, p_types, null, null, p_from, p_to)::memory.text_filter, fresh, p_limit) h
-      left join memory.search_texts t
-        on t.organization_id = p_org and t.scope = h.key >> 32 and t.place = h.key & 4294967295
-      join memory.messages m
-        on m.organization_id = p_org and m.conversation_id = coalesce(t.conversation_id, conversations[(-h.key)::integer])
-          and m.seq = coalesce(t.seq, seqs[(-h.key)::integer])
+      -- One by one, by the whole key: what a plan makes of a join depends on what is known of the tables.
+      left join lateral (
+        select y.conversation_id, y.seq from memory.search_texts y
+        where y.organization_id = p_org and y.scope = h.key >> 32 and y.place = h.key & 4294967295 limit 1) t on true
+      cross join lateral (
+        select y.* from memory.messages y
+        where y.organization_id = p_org and y.conversation_id = coalesce(t.conversation_id, conversations[(-h.key)::integer])
+          and y.seq = coalesce(t.seq, seqs[(-h.key)::integer]) limit 1) m
       order by case when p_newest then m.created_at end desc, h.score desc, m.created_at desc, m.id;
     if found or p_mode = 1 /* SearchMode.VECTOR */ then
       return;

@@ -12,37 +12,42 @@ declare
   scopes integer[];
   untidy boolean;
   fresh memory.new_posting[];
-  lexemes text[];
+  languages integer;
+  asked memory.asked_word[];
 begin
   if p_query <> '' then
-    select array_agg(s.scope), bool_or(s.untidy) into scopes, untidy
+    select array_agg(s.scope), bool_or(s.untidy), bit_or(s.languages) into scopes, untidy, languages
     from memory.search_scopes s where s.organization_id = p_org and s.owner_id = any(p_archives);
+    asked := array(select w from memory.query_words(p_query, case when untidy then -1 else languages end) w);
     if untidy then
-      lexemes := tsvector_to_array(memory.words_of(p_query, null));
       fresh := array(
         select (t.scope::bigint << 32 | t.place, hashtext(u.lexeme), cardinality(u.positions),
           least(length(w.words), 32767), 0)::memory.new_posting
         from memory.search_texts t
         join memory.passages p on p.organization_id = p_org and p.id = t.passage_id
-        cross join lateral (select memory.words_of(p.text, t.created_at)) w (words)
+        cross join lateral memory.text_words(p.text, t.created_at) w
         cross join lateral unnest(w.words) u
         where t.organization_id = p_org and t.scope = any(scopes) and not t.posted
-          and u.lexeme = any(lexemes));
+          and u.lexeme = any(array(select w.stem from unnest(asked) w)));
     end if;
     return query
-      select h.score, h.word_place, h.meaning_place, h.word_score, h.meaning_score, p,
+      select h.score, h.word_place, h.meaning_place, h.word_score, h.meaning_score, l.p,
         case when p_embeddings then t.embedding end, h.approximate_words
       from memory.find_texts(
-        p_org, scopes, p_query, p_vectors,
+        p_org, scopes, asked, p_vectors,
         array(select memory.model_of(v.embedder, v.vector) from unnest(p_vectors, p_embedders) v (vector, embedder)), true,
         (null, null, null, p_tags, p_all, p_from, p_to)::memory.text_filter, fresh, p_limit) h
-      join memory.search_texts t
-        on t.organization_id = p_org and t.scope = h.key >> 32 and t.place = h.key & 4294967295
-      join memory.passages p on p.organization_id = p_org and p.archive_id = any(p_archives) and p.id = t.passage_id
+      -- One by one, by the whole key: what a plan makes of a join depends on what is known of the tables.
+      cross join lateral (
+        select y.passage_id, y.embedding from memory.search_texts y
+        where y.organization_id = p_org and y.scope = h.key >> 32 and y.place = h.key & 4294967295 limit 1) t
+      cross join lateral (
+        select y from memory.passages y
+        where y.organization_id = p_org and y.id = t.passage_id and y.archive_id = any(p_archives) limit 1) l (p)
       -- Chunks of deleted files are removed in the background.
-      where p.file_id is null or exists (
-        select from memory.files f where f.organization_id = p_org and f.id = p.file_id and f.deleted_at is null)
-      order by case when p_newest then p.created_at end desc, h.score desc, p.created_at desc, p.id;
+      where (l.p).file_id is null or exists (
+        select from memory.files f where f.organization_id = p_org and f.id = (l.p).file_id and f.deleted_at is null)
+      order by case when p_newest then (l.p).created_at end desc, h.score desc, (l.p).created_at desc, (l.p).id;
     if found then
       return;
     end if;

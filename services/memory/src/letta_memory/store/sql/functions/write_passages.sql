@@ -15,7 +15,7 @@ declare
   agent_name text;
   agent_embedder text;
   n bigint := 0;
-  waiting boolean;
+  waiting boolean := false;
   place memory.search_scopes;
   entry memory.search_texts;
   made memory.passages;
@@ -49,9 +49,11 @@ begin
     return next r;
     return;
   end if;
-  if exists (
-    select from unnest(p_ids) i (id) join memory.passages p on p.organization_id = p_org and p.archive_id = a.id and p.id = i.id
-    where p.request_hash <> p_request_hash)
+  -- Rows one by one, by their whole key: what a plan makes of a join with p_ids depends on what is known of the tables.
+  if p_request_hash is not null and exists (
+    select from unnest(p_ids) i (id) where p_request_hash <> (
+      select p.request_hash from memory.passages p
+      where p.organization_id = p_org and p.archive_id = a.id and p.id = i.id))
   then
     r.status := 3;
     return next r;
@@ -97,10 +99,19 @@ begin
       place.next_place := place.next_place + 1;
       place.text_count := place.text_count + 1;
       place.word_count := place.word_count + memory.write_text(entry, made.text);
+    else
+      select * into made from memory.passages p
+      where p.organization_id = p_org and p.archive_id = a.id and p.id = p_ids[i];
+      continue when not found;
+      select t.embedding into entry.embedding from memory.search_texts t
+      where t.organization_id = p_org and t.scope = made.scope and t.place = made.place;
     end if;
+    waiting := waiting or made.pending;
+    r.archive_embedder := a.embedder;
+    r.passage := made;
+    r.embedding := entry.embedding;
+    return next r;
   end loop;
-  waiting := exists (
-    select from unnest(p_ids) i (id) join memory.passages p on p.organization_id = p_org and p.archive_id = a.id and p.id = i.id where p.pending);
   if n > 0 then
     update memory.archives t
     set passage_count = t.passage_count + n, embedder = a.embedder, dimensions = a.dimensions,
@@ -115,10 +126,4 @@ begin
         or place.word_count - x.spelled_words >= greatest(5000, least(x.spelled_words / 16, 20000))
     where x.organization_id = p_org and x.owner_id = a.id;
   end if;
-  return query
-    select 0::smallint, a.embedder, w, k.embedding
-    from unnest(p_ids) with ordinality i (id, number)
-    join memory.passages w on w.organization_id = p_org and w.archive_id = a.id and w.id = i.id
-    left join memory.search_texts k on k.organization_id = p_org and k.scope = w.scope and k.place = w.place
-    order by i.number;
 end $$;
