@@ -127,16 +127,15 @@ class Bench:
                 for number, (text, vector) in enumerate(zip(texts, vectors, strict=True))
             ]
             scope = PassageScope(archive_id=archive_id)
-            written, _ = await self.passages.create(
-                self.actor, scope, drafts, embedder=MODEL, request_hash=b"", now=START
-            )
+            made = await self.passages.create(self.actor, scope, drafts, embedder=MODEL, request_hash=b"", now=START)
+            written = list(made.rows)
         return written
 
     async def search(self, archive_id: str, query: str, vector: list[float], limit: int = 10) -> list[Any]:
         """Search an archive as the service does."""
         question = EmbedResponse(model=MODEL, embeddings=[Embedding(values=vector)])
         request = SearchPassagesRequest(query=query, limit=limit)
-        return await self.passages.search(self.actor, [archive_id], request, [question], embeddings=False)
+        return await self.passages.search(self.actor, [archive_id], request, [question], embeddings=False, now=START)
 
     async def searches(self, archive_id: str, like: list[Passage]) -> dict[str, float]:
         """Return what searches of six words cost, whose vectors lie near passages."""

@@ -13,6 +13,7 @@ from letta.agent.v1 import run_pb2, step_pb2
 from letta.common.v1 import message_pb2, usage_pb2
 from letta.jsonmap.v1 import annotations_pb2
 from letta.memory.v1 import (
+    archive_pb2,
     block_revision_pb2,
     file_pb2,
     file_service_pb2,
@@ -35,6 +36,7 @@ ENUMS: dict[str, Any] = {
     "MemorySuggestionKind": memory_suggestion_pb2.MemorySuggestionKind,
     "MemorySuggestionState": memory_suggestion_pb2.MemorySuggestionState,
     "DuplicateHandling": file_service_pb2.DuplicateHandling,
+    "Deduplication": archive_pb2.Deduplication,
     "FileStatus": file_pb2.FileStatus,
     "SearchMode": message_service_pb2.SearchMode,
     "StopReason": usage_pb2.StopReason,

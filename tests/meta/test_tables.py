@@ -20,10 +20,13 @@ GLOBAL = {
 EXCEPTIONS = {
     "archives_system_review": "archives of every organization are looked through for equal passages in turn",
     "suggestions_system_age": "the cleaner removes suggestions of every organization that were decided long ago",
+    "archives_system_keeping": "what archives of every organization do not keep any more is removed in turn",
     "archives_system_waiting": "passages of every organization are embedded in turn",
     "files_system_deleted": "what is left of deleted files of every organization is removed in turn",
     "files_system_uploads": "the cleaner removes uploads of every organization that nobody goes on with",
     "folders_system_deleted": "what is left of deleted folders of every organization is removed in turn",
+    "passage_purges_system_age": "the cleaner removes what tells repeats of old purges, of every organization",
+    "passage_purges_system_waiting": "purges of every organization are brought to their end in turn",
     "search_scopes_system_tasks": "what search keeps of every organization is counted and tidied in turn",
     "conversation_queue_system_approvals": "the cleaner answers overdue requests for approval of every organization",
     "executions_started": "the sweep removes old calls of every organization",

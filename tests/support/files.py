@@ -37,7 +37,7 @@ def put_file(dsn: str, folder_id: str, name: str, text: str, *, org: str = "org-
                 "select memory.write_passages(p_org => %s, p_user => null, p_agent => null, p_archive => %s, "
                 "p_new_archive => null, p_now => now(), p_embedder => '', p_ids => array[%s], p_texts => array[%s], "
                 "p_metadata => array['{}'], p_tags => null, p_times => array[now()], "
-                "p_vectors => array[null::extensions.halfvec], p_request_hash => ''::bytea)",
+                "p_vectors => array[null::extensions.halfvec], p_origins => array[''], p_request_hash => ''::bytea)",
                 (org, folder_id, passage_id, "\n".join(lines[place * size :][:size])),
             )
             conn.execute(

@@ -73,21 +73,19 @@ class SearchStore:
             for text in texts
         ]
         place = PassageScope(agent_id=self.agent_id)
-        written, _ = await self.passages.create(
-            self.actor, place, drafts, embedder="test/two", request_hash=b"", now=NOW
-        )
-        return written
+        written = await self.passages.create(self.actor, place, drafts, embedder="test/two", request_hash=b"", now=NOW)
+        return list(written.rows)
 
     async def found(self, archive_id: str, query: str, *, vector: bool = False, **more: Any) -> list[str]:
         question = EmbedResponse(model="test/two", embeddings=[Embedding(values=VECTOR)])
         request = SearchPassagesRequest(query=query, limit=50, **more)
         questions = [question] if vector else []
-        hits = await self.passages.search(self.actor, [archive_id], request, questions, embeddings=False)
+        hits = await self.passages.search(self.actor, [archive_id], request, questions, embeddings=False, now=NOW)
         return [hit.passage.text for hit in hits]
 
     async def hits(self, archive_id: str, query: str, **more: Any) -> list[PassageSearchResult]:
         request = SearchPassagesRequest(query=query, limit=50, **more)
-        return await self.passages.search(self.actor, [archive_id], request, [], embeddings=False)
+        return await self.passages.search(self.actor, [archive_id], request, [], embeddings=False, now=NOW)
 
     async def keep(self) -> None:
         """Do all that the background would."""

@@ -37,6 +37,7 @@ from letta_memory.domain.ingestion import FileReader, ReadingStore
 from letta_memory.domain.messages import Messages, MessageStore
 from letta_memory.domain.passages import Passages, PassageStore
 from letta_memory.domain.pruning import PruneOptions, Pruner, PruneStore
+from letta_memory.domain.purges import Purges, PurgeStore
 from letta_memory.domain.reading.agent_files import AgentFiles, AgentFileStore, GrepLimits
 from letta_memory.domain.review.corrections import CorrectionReviewer, CorrectionStore
 from letta_memory.domain.review.keeper import ReviewKeeper
@@ -68,6 +69,7 @@ from letta_memory.store.messages import SqlMessageStore
 from letta_memory.store.passages import SqlPassageStore
 from letta_memory.store.pending import SqlPendingStore
 from letta_memory.store.pruning import SqlPruneStore
+from letta_memory.store.purges import SqlPurgeStore
 from letta_memory.store.reading.agent_files import SqlAgentFileStore
 from letta_memory.store.review.corrections import SqlCorrectionStore
 from letta_memory.store.review.passages import SqlPassageReviewStore
@@ -94,6 +96,7 @@ class Stores:
     block_history: BlockHistoryStore
     archives: ArchiveStore
     passages: PassageStore
+    purges: PurgeStore
     agent_files: AgentFileStore
     folders: FolderStore
     files: FileStore
@@ -124,6 +127,7 @@ async def build(settings: MemorySettings, deps: Deps) -> Service:
         block_history=SqlBlockHistoryStore(db),
         archives=SqlArchiveStore(db),
         passages=SqlPassageStore(db),
+        purges=SqlPurgeStore(db),
         agent_files=SqlAgentFileStore(db),
         folders=SqlFolderStore(db),
         files=files,
@@ -208,7 +212,10 @@ def _servicers(
     )
     archives = ArchiveServicer(Archives(stores.archives, embedder, clock), stores.archives, digests)
     passages = Passages(stores.passages, stores.archives, embedder, clock)
-    folders = FolderServicer(Folders(stores.folders, embedder, clock), stores.folders, stores.passages, digests)
+    purges = Purges(stores.purges, stores.archives, clock)
+    folders = FolderServicer(
+        Folders(stores.folders, stores.archives, embedder, clock), stores.folders, stores.passages, digests
+    )
     uploads = Uploads(stores.uploads, stores.files, digests, most_bytes=settings.file_bytes, taken=wake_readers)
     # Without vectors of messages a question's vector would have nothing to be compared with.
     messages = Messages(stores.messages, embedder if settings.embed_messages else None)
@@ -224,7 +231,7 @@ def _servicers(
         (archive_service_pb2_grpc.add_ArchiveServiceServicer_to_server, archives),
         (
             passage_service_pb2_grpc.add_PassageServiceServicer_to_server,
-            PassageServicer(passages, stores.passages, digests),
+            PassageServicer(passages, purges, stores.passages, digests),
         ),
         (folder_service_pb2_grpc.add_FolderServiceServicer_to_server, folders),
         (

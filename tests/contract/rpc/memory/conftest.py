@@ -52,12 +52,14 @@ class WordEmbedder(embedding_service_pb2_grpc.EmbeddingServiceServicer):
         self.calls = 0
         self.sizes = {"": 512, "test/words": 512, "test/small": 64}
         """Components of the vectors of each model."""
+        self.failing: set[str] = set()
+        """Models that are away."""
         self.organizations: set[str] = set()
         """Those that background work named."""
 
     async def Embed(self, request: embedding_service_pb2.EmbedRequest, context: object) -> Any:
         self.calls += 1
-        if self.down:
+        if self.down or request.model in self.failing:
             raise LLMUnavailable("the embedder is down")
         size = self.sizes.get(request.model)
         if size is None:

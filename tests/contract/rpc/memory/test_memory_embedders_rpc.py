@@ -96,6 +96,27 @@ async def test_an_agent_that_has_no_archive_yet_gets_it_with_the_embedder_set_la
     assert (await archive_of(memory, agent_id)).embedding_config.handle == "test/small"
 
 
+async def test_former_vectors_serve_until_there_are_new_ones(memory):
+    made = archive_service_pb2.CreateArchiveRequest(name="a", embedding="test/words")
+    archive = (await memory.archives.CreateArchive(made, timeout=10)).archive
+    await write(memory, archive.id, "an old automobile")
+    memory.embedder.failing = {"test/small"}
+    await reembed(memory, archive.id, "test/small")
+    waiting = await until(memory, archive.id, State.ARCHIVE_EMBEDDING_STATE_FAILING)
+    assert (waiting.error_reason, waiting.embedding, waiting.embedded_count) == ("LLM_UNAVAILABLE", "test/small", 0)
+    [hit] = await hits(memory, archive.id, "car")
+    assert (hit.passage.text, len(hit.passage.embedding)) == ("an old automobile", 512), "by its former vector"
+
+    memory.embedder.failing = set()
+    await until(memory, archive.id, State.ARCHIVE_EMBEDDING_STATE_UP_TO_DATE)
+    [hit] = await hits(memory, archive.id, "car")
+    assert len(hit.passage.embedding) == 64
+    request = archive_service_pb2.GetArchiveRequest(archive_id=archive.id)
+    async with asyncio.timeout(20):
+        while (await memory.archives.GetArchive(request, timeout=10)).archive.former_embeddings:  # noqa: ASYNC110
+            await asyncio.sleep(0.02)
+
+
 async def test_an_archive_survives_an_embedder_that_changes_its_dimension(memory):
     made = archive_service_pb2.CreateArchiveRequest(name="a", embedding="test/words")
     archive = (await memory.archives.CreateArchive(made, timeout=10)).archive

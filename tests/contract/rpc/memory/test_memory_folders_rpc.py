@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 from uuid import uuid4
 
 import pytest
 from google.protobuf.field_mask_pb2 import FieldMask
 
-from letta.memory.v1 import archive_service_pb2, file_service_pb2, folder_pb2, passage_service_pb2
+from letta.memory.v1 import archive_pb2, archive_service_pb2, file_service_pb2, folder_pb2, passage_service_pb2
 from letta.memory.v1 import folder_service_pb2 as pb
 from letta_common.errors import (
     AlreadyExists,
@@ -185,3 +186,42 @@ async def test_nothing_of_an_unknown_file_is_told(memory: Any) -> None:
         await memory.files.DeleteFile(
             file_service_pb2.DeleteFileRequest(folder_id=folder_id, file_id=file_id), timeout=10
         )
+
+
+async def test_another_embedder_embeds_the_chunks_of_a_folder_anew(memory: Any) -> None:
+    made = await make(memory, embedding="test/words")
+    sent = file_service_pb2.UploadFileRequest(folder_id=made.id)
+    sent.file.file_name, sent.file.content, sent.file.size = "a.txt", b"an old automobile", 17
+
+    async def stream() -> Any:
+        yield sent
+
+    await memory.files.UploadFile(stream(), timeout=10)
+    await embedded(memory, made.id, 512)
+    config = archive_pb2.EmbeddingConfig(handle="test/small", embedding_chunk_size=100)
+    change = pb.UpdateFolderRequest(folder_id=made.id, folder=folder_pb2.Folder(embedding_config=config))
+    changed = (await memory.folders.UpdateFolder(change, timeout=10)).folder
+
+    assert (changed.embedding_config.handle, changed.embedding_config.embedding_chunk_size) == ("test/small", 100)
+    await embedded(memory, made.id, 64)
+    state = await memory.archives.GetArchiveEmbedding(
+        archive_service_pb2.GetArchiveEmbeddingRequest(archive_id=made.id), timeout=10
+    )
+    assert (state.embedding.embedding, state.embedding.passage_count) == ("test/small", 1)
+    for handle, error in (("test/none", ModelNotFound), ("", InvalidArgument)):
+        config = archive_pb2.EmbeddingConfig(handle=handle, embedding_chunk_size=9000)
+        change = pb.UpdateFolderRequest(folder_id=made.id, folder=folder_pb2.Folder(embedding_config=config))
+        if handle:
+            change.folder.embedding_config.embedding_chunk_size = 0
+        with pytest.raises(error):
+            await memory.folders.UpdateFolder(change, timeout=10)
+
+
+async def embedded(memory: Any, folder_id: str, size: int) -> None:
+    """Wait until the one chunk of a folder has a vector of this size."""
+    request = passage_service_pb2.SearchPassagesRequest(folder_ids=[folder_id], query="car")
+    async with asyncio.timeout(30):
+        sizes: list[int] = []
+        while sizes != [size]:
+            found = await memory.passages.SearchPassages(request, timeout=10)
+            sizes = [len(hit.passage.embedding) for hit in found.results]

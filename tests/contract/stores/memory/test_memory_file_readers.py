@@ -31,6 +31,7 @@ from letta_memory.domain.folders import Folders
 from letta_memory.domain.ingestion import MOST_ATTEMPTS, FileReader, text_pieces
 from letta_memory.domain.pruning import PruneOptions, Pruner
 from letta_memory.domain.uploads import PART_BYTES, Uploads
+from letta_memory.store.archives import SqlArchiveStore
 from letta_memory.store.files.files import SqlFileStore
 from letta_memory.store.files.folders import SqlFolderStore
 from letta_memory.store.files.ingestion import SqlReadingStore
@@ -54,7 +55,7 @@ class Shelf:
         self.uploading = SqlUploadStore(db, self.files, clock)
         self.pruning = SqlPruneStore(db)
         self.pruner = Pruner(self.pruning, clock, PruneOptions())
-        self._making = Folders(self.folders, NoEmbedder(), clock)
+        self._making = Folders(self.folders, SqlArchiveStore(db), NoEmbedder(), clock)
         self.uploads = Uploads(self.uploading, self.files, Digests(b"secret"), most_bytes=50 << 20, taken=lambda: None)
 
     async def folder(self, actor: Actor) -> str:

@@ -78,10 +78,11 @@ async def test_each_hot_call_is_one_statement(db: Database, database_url: str) -
     ):
         await store.edit_block(ANN, edit, new_id=new_id("block"), now=NOW)
     scope = PassageScope(agent_id=agent_id)
-    [written], _ = await passages.create(ANN, scope, [draft], embedder="test/two", request_hash=b"", now=NOW)
+    made = await passages.create(ANN, scope, [draft], embedder="test/two", request_hash=b"", now=NOW)
+    [written] = made.rows
     question = EmbedResponse(model="test/two", embeddings=[Embedding(values=[0.9, 0.1])])
     query = SearchPassagesRequest(query="tea", limit=5)
-    hits = await passages.search(ANN, [written.archive_id], query, [question], embeddings=False)
+    hits = await passages.search(ANN, [written.archive_id], query, [question], embeddings=False, now=NOW)
 
     sent = counted.sent()
     assert sum(calls for _, calls in sent) == 6, sent

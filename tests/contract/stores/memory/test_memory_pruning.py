@@ -80,8 +80,8 @@ async def test_old_places_of_deleted_rows_go(stores):
 class Shelf:
     """Old records that are there to be removed."""
 
-    def __init__(self, steps, openings, places, uploads):
-        self.left = {"steps": steps, "openings": openings, "places": places, "uploads": uploads}
+    def __init__(self, **left):
+        self.left = left
         self.asked = []
 
     async def prune_steps(self, before, limit):
@@ -92,6 +92,15 @@ class Shelf:
 
     async def prune_places(self, before, limit):
         return self._take("places", before, limit)
+
+    async def prune_suggestions(self, before, limit):
+        return self._take("suggestions", before, limit)
+
+    async def prune_purges(self, before, limit):
+        return self._take("purges", before, limit)
+
+    async def prune_archive(self, now, limit):
+        return self._take("passages", now, limit) or None
 
     async def expire_uploads(self, before, limit):
         return self._take("uploads", before, limit)
@@ -104,12 +113,15 @@ class Shelf:
 
 
 async def test_the_pruner_removes_everything_that_is_old_enough():
-    shelf, clock = Shelf(25, 15, 10, 12), SystemClock()
+    shelf, clock = (
+        Shelf(steps=25, openings=15, places=10, purges=11, suggestions=13, uploads=12, passages=2_500),
+        SystemClock(),
+    )
     options = PruneOptions(timedelta(days=1), timedelta(days=2), timedelta(days=3), batch=10)
-    assert await Pruner(shelf, clock, options).prune() == 62
-    assert shelf.left == {"steps": 0, "openings": 0, "places": 0, "uploads": 0}
+    assert await Pruner(shelf, clock, options).prune() == 2_586
+    assert set(shelf.left.values()) == {0}
     ages = {kind: round((clock.now() - before) / timedelta(days=1)) for kind, before in shelf.asked}
-    assert ages == {"steps": 1, "openings": 1, "places": 2, "uploads": 3}
+    assert ages == {"steps": 1, "openings": 1, "places": 2, "purges": 2, "suggestions": 90, "uploads": 3, "passages": 0}
 
 
 async def test_the_pruner_survives_a_database_that_is_away():
@@ -120,7 +132,7 @@ async def test_the_pruner_survives_a_database_that_is_away():
             tries.release()
             raise DatabaseUnavailable("away")
 
-        prune_openings = prune_places = expire_uploads = prune_steps
+        prune_openings = prune_places = prune_purges = prune_suggestions = expire_uploads = prune_steps
 
     background = Periodic("prune", Pruner(Away(), SystemClock(), PruneOptions()).prune, 0.001)
     background.start()

@@ -311,10 +311,10 @@ async def test_a_large_scope_is_divided_and_what_comes_later_is_found_at_once(st
             for number in range(start, start + 200)
         ]
         place = PassageScope(agent_id=store.agent_id)
-        written, _ = await store.passages.create(
+        written = await store.passages.create(
             store.actor, place, drafts, embedder="test/two", request_hash=b"", now=NOW
         )
-        archive_id = written[0].archive_id
+        archive_id = written.rows[0].archive_id
     whole = await store.found(archive_id, "nothing", vector=True)
     await store.keep()
     org = store.actor.organization_id

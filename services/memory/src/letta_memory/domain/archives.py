@@ -112,6 +112,9 @@ class Archives:
                 self._embedder, request.embedding or request.compat.embedding_config.handle, request.name
             ),
             metadata=request.metadata,
+            max_age=request.max_age if request.HasField("max_age") else None,
+            max_passages=request.max_passages if request.HasField("max_passages") else None,
+            deduplication=request.deduplication if request.HasField("deduplication") else None,
             created_by_id=actor.user_id,
             last_updated_by_id=actor.user_id,
             created_at=now,

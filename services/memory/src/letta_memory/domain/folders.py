@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Protocol
 
+from letta.memory.v1.archive_pb2 import EmbeddingConfig
 from letta.memory.v1.folder_pb2 import Folder
 from letta.memory.v1.folder_service_pb2 import CreateFolderRequest, GetFolderStatisticsResponse
 from letta_common.actor import Actor
@@ -13,9 +14,11 @@ from letta_common.errors import InvalidArgument
 from letta_common.values.ids import derived_id, new_id
 from letta_common.values.paging import Page
 from letta_common.values.times import stamp_of
+from letta_memory.domain.archives import ArchiveStore
 from letta_memory.domain.embeddings import Embedder, resolve_embedder
 
 DEFAULT_CHUNK_SIZE = 300  # tokens, as the contract says
+_MOST_CHUNK_SIZE = 8192
 
 
 class FolderStore(Protocol):
@@ -66,8 +69,9 @@ class FolderStore(Protocol):
 class Folders:
     """Operations on folders."""
 
-    def __init__(self, store: FolderStore, embedder: Embedder, clock: Clock) -> None:
+    def __init__(self, store: FolderStore, archives: ArchiveStore, embedder: Embedder, clock: Clock) -> None:
         self._store = store
+        self._archives = archives
         self._embedder = embedder
         self._clock = clock
 
@@ -100,8 +104,30 @@ class Folders:
         return await self._store.create(actor, folder, chunk_size=size, request_hash=request_hash)
 
     async def update(self, actor: Actor, folder_id: str, changes: Mapping[str, Any]) -> Folder:
-        """Change some fields of a folder. Raises FolderNotFound, AlreadyExists, InvalidArgument."""
+        """Change some fields of a folder; with another embedder its chunks are embedded anew.
+
+        Raises:
+            FolderNotFound, AlreadyExists, InvalidArgument: it is not there, or cannot have the new name.
+            ModelNotFound: no provider offers the embedder.
+        """
         if changes.get("name", "?") == "":
             raise InvalidArgument("a folder needs a name", field="folder.name")
-        written = {**changes, "last_updated_by_id": actor.user_id, "updated_at": self._clock.now()}
-        return await self._store.update(actor, folder_id, written)
+        now = self._clock.now()
+        written = {**changes, "last_updated_by_id": actor.user_id, "updated_at": now}
+        asked: EmbeddingConfig | None = written.pop("embedding_config", None)
+        if asked is None:
+            return await self._store.update(actor, folder_id, written)
+        present = await self._store.get(actor, folder_id)
+        if not 0 <= asked.embedding_chunk_size <= _MOST_CHUNK_SIZE:
+            raise InvalidArgument(
+                f"a chunk has at most {_MOST_CHUNK_SIZE} tokens", field="folder.embedding_config.embedding_chunk_size"
+            )
+        if asked.embedding_chunk_size:
+            written["chunk_size"] = asked.embedding_chunk_size
+        anew = bool(asked.handle) and asked.handle != present.embedding_config.handle
+        config = await resolve_embedder(self._embedder, asked.handle, present.name) if anew else None
+        folder = await self._store.update(actor, folder_id, written)
+        if not anew:
+            return folder
+        await self._archives.reembed(actor, folder_id, config, now)
+        return await self._store.get(actor, folder_id)

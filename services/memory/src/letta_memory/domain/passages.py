@@ -41,6 +41,17 @@ class PassageScope:
     agent_id: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class WriteResult:
+    """What a write came to."""
+
+    rows: Sequence[Passage]
+    repeats: Sequence[int]
+    """Places, from 0, of those that stood already: the archive skips texts that it has."""
+    embedder: str
+    """What embeds the archive."""
+
+
 class PassageStore(Protocol):
     """What the rules need from storage. Every call sees only the actor's organization."""
 
@@ -53,8 +64,8 @@ class PassageStore(Protocol):
         embedder: str,
         request_hash: bytes,
         now: datetime,
-    ) -> tuple[list[Passage], str]:
-        """Store passages once for each id; make an agent's archive. Return them, and what embeds their archive.
+    ) -> WriteResult:
+        """Store passages once for each id; make an agent's archive.
 
         Raises:
             ArchiveNotFound, AgentNotFound: the organization has no such place.
@@ -66,8 +77,10 @@ class PassageStore(Protocol):
         """Remove a passage. Raises ArchiveNotFound, PassageNotFound."""
         ...
 
-    async def list_passages(self, actor: Actor, archive_id: str, page: Page, *, containing: str) -> list[Passage]:
-        """Return a page of passages. Raises CursorNotFound."""
+    async def list_passages(
+        self, actor: Actor, archive_id: str, page: Page, *, containing: str, now: datetime
+    ) -> list[Passage]:
+        """Return a page of the passages that an archive keeps. Raises CursorNotFound."""
         ...
 
     async def list_of_folder(self, actor: Actor, folder_id: str, page: Page) -> list[Passage]:
@@ -82,6 +95,7 @@ class PassageStore(Protocol):
         questions: Sequence[EmbedResponse],
         *,
         embeddings: bool,
+        now: datetime,
     ) -> list[PassageSearchResult]:
         """Return what fits best: the newest where the query is empty, and by words alone without its vectors."""
         ...
@@ -100,11 +114,11 @@ class Passages:
 
     async def create(
         self, actor: Actor, archive_id: str, new: Sequence[NewPassage], *, request_id: str, request_hash: bytes
-    ) -> list[Passage]:
+    ) -> WriteResult:
         """Write passages to an archive, all or none. Raises ArchiveNotFound, IdempotencyConflict."""
         return await self._write(actor, PassageScope(archive_id=archive_id), new, request_id, request_hash)
 
-    async def remember(self, actor: Actor, request: CreateArchivalMemoryRequest, request_hash: bytes) -> list[Passage]:
+    async def remember(self, actor: Actor, request: CreateArchivalMemoryRequest, request_hash: bytes) -> WriteResult:
         """Write to an agent's archive, which the first passage makes.
 
         Raises:
@@ -119,7 +133,8 @@ class Passages:
                 field="text",
             )
         created_at = request.created_at if request.HasField("created_at") else None
-        new = NewPassage(text=request.text, tags=request.tags, created_at=created_at)
+        origin = request.origin if request.HasField("origin") else None
+        new = NewPassage(text=request.text, tags=request.tags, created_at=created_at, origin=origin)
         return await self._write(
             actor, PassageScope(agent_id=request.agent_id), [new], request.request_id, request_hash
         )
@@ -135,7 +150,7 @@ class Passages:
         if archive is None:
             # Also without passages, so that a cursor that nobody gave out is refused.
             return page.slice([], key=lambda passage: (time_of(passage.created_at), passage.id))
-        return await self._store.list_passages(actor, archive.id, page, containing=containing)
+        return await self._store.list_passages(actor, archive.id, page, containing=containing, now=self._clock.now())
 
     async def search(
         self, actor: Actor, query: SearchPassagesRequest, *, embeddings: bool = True
@@ -144,11 +159,14 @@ class Passages:
         archives = await self._searched(actor, query)
         if not archives:
             return []
-        embedders = sorted({archive.embedding_config.handle for archive in archives})
+        embedders = sorted(
+            {handle for each in archives for handle in (each.embedding_config.handle, *each.former_embeddings)}
+        )
         asked = await asyncio.gather(*(self._question(query.query, embedder) for embedder in embedders))
         questions = [question for question in asked if question]
         ids = [archive.id for archive in archives]
-        return await self._store.search(actor, ids, query, questions, embeddings=embeddings)
+        now = self._clock.now()
+        return await self._store.search(actor, ids, query, questions, embeddings=embeddings, now=now)
 
     async def _searched(self, actor: Actor, query: SearchPassagesRequest) -> list[Archive]:
         """Return the archives that a search names; none where it names an agent without one."""
@@ -162,7 +180,7 @@ class Passages:
 
     async def _write(
         self, actor: Actor, place: PassageScope, new: Sequence[NewPassage], request_id: str, request_hash: bytes
-    ) -> list[Passage]:
+    ) -> WriteResult:
         """Embed with what the archive was last seen to use; when it uses another, the texts wait for the indexer."""
         now = self._clock.now()
         model = self._embedders.get((actor.organization_id, place)) or await self._archives.get_embedder(
@@ -181,15 +199,14 @@ class Passages:
                 metadata=passage.metadata or "{}",
                 created_at=passage.created_at if passage.HasField("created_at") else stamp_of(now),
                 embedding=vector.values,
+                origin=passage.origin if passage.HasField("origin") else None,
             )
             for number, (passage, vector) in enumerate(zip(new, embedded.embeddings, strict=True))
         ]
         # Without a request id the ids are new, so there is nothing to compare with.
         told = request_hash if request_id else b""
-        written, embedder = await self._store.create(
-            actor, place, passages, embedder=embedded.model, request_hash=told, now=now
-        )
-        self._embedders[actor.organization_id, place] = embedder
+        written = await self._store.create(actor, place, passages, embedder=embedded.model, request_hash=told, now=now)
+        self._embedders[actor.organization_id, place] = written.embedder
         return written
 
     def _id(self, actor: Actor, place: PassageScope, request_id: str, number: int) -> str:

@@ -9,6 +9,7 @@ from typing import Protocol
 
 from letta_common.clock import Clock
 from letta_common.process.periodic import Next
+from letta_memory.domain.purges import PURGED_AT_ONCE
 
 
 class PruneStore(Protocol):
@@ -34,8 +35,16 @@ class PruneStore(Protocol):
         """Delete some uploads that nobody went on with since a time; return how many."""
         ...
 
+    async def prune_archive(self, now: datetime, limit: int) -> int | None:
+        """Remove some passages that an archive keeps no more; return how many, None when no archive is left."""
+        ...
+
+    async def prune_purges(self, before: datetime, limit: int) -> int:
+        """Remove some records of purges of passages that ended before a time; return how many."""
+        ...
+
     async def purge_some(self) -> bool:
-        """Remove some rows of deleted folders and files; say whether there may be more."""
+        """Remove some rows of deleted folders and files, or of a purge; say whether there may be more."""
         ...
 
 
@@ -67,6 +76,7 @@ class Pruner:
             (self._store.prune_openings, options.step_age),
             (self._store.prune_places, options.place_age),
             (self._store.prune_suggestions, options.suggestion_age),
+            (self._store.prune_purges, options.place_age),
             (self._store.expire_uploads, options.upload_age),
         ):
             gone = options.batch
@@ -74,8 +84,10 @@ class Pruner:
                 gone = await remove(now - age, options.batch)
                 total += gone
                 await asyncio.sleep(0)  # lets the calls of others in between two batches
+        while (removed := await self._store.prune_archive(now, PURGED_AT_ONCE)) is not None:
+            total += removed
         return total
 
     async def purge(self) -> Next:
-        """Remove some of what is left of deleted folders and files; when there was some, there may be more."""
+        """Remove some of what is left of deleted folders and files, and of purged passages; there may be more then."""
         return Next.AT_ONCE if await self._store.purge_some() else Next.AFTER_A_PAUSE

@@ -10,11 +10,11 @@ import grpc.aio
 
 from letta.memory.v1 import passage_service_pb2 as pb
 from letta.memory.v1 import passage_service_pb2_grpc
-from letta.memory.v1.passage_pb2 import Passage
 from letta_common.actor import current_actor
 from letta_common.values.paging import MAX_LIMIT, Page
 from letta_common.values.repeats import Digests
-from letta_memory.domain.passages import Passages, PassageStore
+from letta_memory.domain.passages import Passages, PassageStore, WriteResult
+from letta_memory.domain.purges import Purges
 
 Call = grpc.aio.ServicerContext[Any, Any]
 _SEARCH_LIMIT = 50
@@ -24,21 +24,23 @@ _TOP_K = 10
 class PassageServicer(passage_service_pb2_grpc.PassageServiceServicer):
     """Serves passages."""
 
-    def __init__(self, passages: Passages, store: PassageStore, digests: Digests) -> None:
+    def __init__(self, passages: Passages, purges: Purges, store: PassageStore, digests: Digests) -> None:
         self._passages = passages
+        self._purges = purges
         self._store = store
         self._digests = digests
 
     async def CreatePassage(self, request: pb.CreatePassageRequest, context: Call) -> pb.CreatePassageResponse:
         made = await self._create(request, [request.passage])
-        return pb.CreatePassageResponse(passage=made[0])
+        return pb.CreatePassageResponse(passage=made.rows[0], existing=bool(made.repeats))
 
     async def CreatePassages(self, request: pb.CreatePassagesRequest, context: Call) -> pb.CreatePassagesResponse:
-        return pb.CreatePassagesResponse(passages=await self._create(request, request.passages))
+        made = await self._create(request, request.passages)
+        return pb.CreatePassagesResponse(passages=made.rows, existing_places=made.repeats)
 
     async def _create(
         self, request: pb.CreatePassageRequest | pb.CreatePassagesRequest, new: Sequence[pb.NewPassage]
-    ) -> list[Passage]:
+    ) -> WriteResult:
         digest = self._digests.of(request)
         return await self._passages.create(
             current_actor(), request.archive_id, new, request_id=request.request_id, request_hash=digest
@@ -47,6 +49,9 @@ class PassageServicer(passage_service_pb2_grpc.PassageServiceServicer):
     async def DeletePassage(self, request: pb.DeletePassageRequest, context: Call) -> pb.DeletePassageResponse:
         await self._store.delete(current_actor(), request.archive_id, request.passage_id)
         return pb.DeletePassageResponse()
+
+    async def PurgePassages(self, request: pb.PurgePassagesRequest, context: Call) -> pb.PurgePassagesResponse:
+        return await self._purges.purge(current_actor(), request, self._digests.of(request))
 
     async def SearchPassages(self, request: pb.SearchPassagesRequest, context: Call) -> pb.SearchPassagesResponse:
         request.limit = min(request.limit or _SEARCH_LIMIT, MAX_LIMIT)
@@ -65,7 +70,7 @@ class PassageServicer(passage_service_pb2_grpc.PassageServiceServicer):
         self, request: pb.CreateArchivalMemoryRequest, context: Call
     ) -> pb.CreateArchivalMemoryResponse:
         made = await self._passages.remember(current_actor(), request, self._digests.of(request))
-        return pb.CreateArchivalMemoryResponse(passages=made)
+        return pb.CreateArchivalMemoryResponse(passages=made.rows, existing=bool(made.repeats))
 
     async def SearchArchivalMemory(
         self, request: pb.SearchArchivalMemoryRequest, context: Call

@@ -7,6 +7,7 @@ from datetime import datetime
 from typing import Any
 
 import sqlalchemy as sa
+from google.protobuf.duration_pb2 import Duration
 from sqlalchemy.dialects.postgresql import insert
 
 from letta.memory.v1.archive_pb2 import Archive, ArchiveEmbedding, EmbeddingConfig
@@ -31,8 +32,12 @@ _NAMES = (
     "last_updated_by_id",
     "created_at",
     "updated_at",
+    "max_age",
+    "max_passages",
+    "deduplication",
 )
-_COLUMNS = [*(archives.c[name] for name in _NAMES), archives.c.embedder, archives.c.dimensions]
+_EMBEDDERS = (archives.c.former_embedders, archives.c.embedder, archives.c.dimensions)
+_COLUMNS = [*(archives.c[name] for name in _NAMES), *_EMBEDDERS]
 _DELETE = sa.text(
     "with gone as (delete from memory.archives where organization_id = :org and id = :id and not of_folder "
     "returning organization_id, id, created_at) "
@@ -51,10 +56,14 @@ _EMBEDDING = sa.text(
     "select a.id, a.embedder, a.dimensions, a.passage_count, (select count(*) from memory.passages p "
     "where p.organization_id = a.organization_id and p.archive_id = a.id and p.generation = a.generation "
     "and not p.pending), a.failure_reason, a.failure "
-    "from memory.archives a where a.organization_id = :org and a.id = :archive"
+    "from memory.archives a where a.organization_id = :org and a.id = :archive and (not a.of_folder or exists ("
+    "select from memory.folders d where d.organization_id = a.organization_id and d.id = a.id "
+    "and d.deleted_at is null))"
 )
 _REEMBED = sa.text(
-    "update memory.archives a set embedder = :embedder, dimensions = :dimensions, generation = a.generation + 1, "
+    "update memory.archives a set former_embedders = array_remove(array_append("
+    "array_remove(a.former_embedders, a.embedder), nullif(a.embedder, '')), :embedder), "
+    "embedder = :embedder, dimensions = :dimensions, generation = a.generation + 1, "
     "waiting_since = clock_timestamp(), tried_at = null, failure_reason = '', failure = '', "
     "last_updated_by_id = :user, updated_at = :now where a.organization_id = :org and a.id = :archive"
 )
@@ -80,6 +89,9 @@ class SqlArchiveStore:
             "last_updated_by_id": archive.last_updated_by_id,
             "created_at": time_of(archive.created_at),
             "updated_at": time_of(archive.updated_at),
+            "max_age": archive.max_age.ToTimedelta() if archive.HasField("max_age") else None,
+            "max_passages": archive.max_passages if archive.HasField("max_passages") else None,
+            "deduplication": archive.deduplication if archive.HasField("deduplication") else None,
             "request_hash": request_hash or None,
         }
         made = insert(archives).values(**values).on_conflict_do_nothing()
@@ -145,8 +157,9 @@ class SqlArchiveStore:
 
     async def update(self, actor: Actor, archive_id: str, changes: Mapping[str, Any]) -> Archive:
         """Change some fields."""
+        plain = {name: value.ToTimedelta() if isinstance(value, Duration) else value for name, value in changes.items()}
         change = (
-            sa.update(archives).where(_mine(actor), archives.c.id == archive_id).values(**changes).returning(*_COLUMNS)
+            sa.update(archives).where(_mine(actor), archives.c.id == archive_id).values(**plain).returning(*_COLUMNS)
         )
         async with self._db.begin() as tx:
             row = (await tx.execute(change)).one_or_none()
@@ -232,10 +245,11 @@ class SqlArchiveStore:
 
 
 def _archive(actor: Actor, row: Sequence[Any]) -> Archive:
-    *plain, embedder, dimensions = row
+    *plain, former, embedder, dimensions = row
     return Archive(
         organization_id=actor.organization_id,
         embedding_config=embedding_config(embedder, dimensions),
+        former_embeddings=former,
         **dict(zip(_NAMES, plain, strict=True)),
     )
 

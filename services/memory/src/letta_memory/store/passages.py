@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from pgvector import HalfVector
 
 from letta.llm.v1.embedding_service_pb2 import EmbedResponse
-from letta.memory.v1.passage_pb2 import Passage
+from letta.memory.v1.passage_pb2 import Passage, PassageOrigin
 from letta.memory.v1.passage_service_pb2 import (
     PassageRanks,
     PassageSearchResult,
@@ -26,7 +26,7 @@ from letta_common.values.paging import Page
 from letta_common.values.repeats import another_request
 from letta_common.values.times import optional_time, time_of
 from letta_memory.domain.embeddings import embedding_config
-from letta_memory.domain.passages import PassageScope
+from letta_memory.domain.passages import PassageScope, WriteResult
 from letta_memory.store.files.folders import require_folder
 from letta_memory.store.tables import files, folders, keyset, passages, search_texts
 from letta_postgres.db import Database, retry
@@ -45,9 +45,12 @@ _NAMES = (
     "updated_at",
     "file_id",
 )
+_ORIGIN = tuple(field.name for field in PassageOrigin.DESCRIPTOR.fields)
+_ORIGINS = tuple(f"origin_{name}" for name in _ORIGIN)
 # A vector comes as pgvector writes it in binary: its text costs six times as much to read.
 _COLUMNS = [
     *(passages.c[name] for name in _NAMES),
+    *(passages.c[name] for name in _ORIGINS),
     passages.c.embedder,
     sa.select(sa.func.extensions.halfvec_send(search_texts.c.embedding))
     .where(
@@ -58,16 +61,16 @@ _COLUMNS = [
     .scalar_subquery()
     .label("embedding"),
 ]
-_FIELDS = ", ".join(f"(r.passage).{name}" for name in (*_NAMES, "embedder"))
+_FIELDS = ", ".join(f"(r.passage).{name}" for name in (*_NAMES, *_ORIGINS, "embedder"))
 _VECTOR = "extensions.halfvec_send(r.embedding)"
 _PLACE = ("org", "user", "agent", "archive", "new_archive", "now", "embedder")
-_ROWS = ("ids", "texts", "metadata", "tags", "times", "vectors")
+_ROWS = ("ids", "texts", "metadata", "tags", "times", "vectors", "origins")
 _WRITE = (
-    f"select r.status, r.archive_embedder, {_FIELDS}, {_VECTOR} "
+    f"select r.status, r.archive_embedder, r.existing, {_FIELDS}, {_VECTOR} "
     f"from {call('memory.write_passages', *_PLACE, *_ROWS, 'request_hash')} r"
 )
 _QUESTION = ("query", "vectors", "embedders", "embeddings")
-_FILTERS = ("tags", "all", "from", "to", "newest", "limit")
+_FILTERS = ("tags", "all", "from", "to", "newest", "limit", "now")
 _SEARCH = (
     "select r.score, r.word_place, r.meaning_place, r.word_score, r.meaning_score, r.approximate_words, "
     f"{_FIELDS}, {_VECTOR} "
@@ -93,8 +96,8 @@ class SqlPassageStore:
         embedder: str,
         request_hash: bytes,
         now: datetime,
-    ) -> tuple[list[Passage], str]:
-        """Store passages once for each id; make an agent's archive. Return them, and what embeds their archive."""
+    ) -> WriteResult:
+        """Store passages once for each id; make an agent's archive."""
         org = actor.organization_id
         values = {
             "org": org,
@@ -110,6 +113,7 @@ class SqlPassageStore:
             "tags": [json.dumps(list(passage.tags)) for passage in passages],
             "times": [time_of(passage.created_at) for passage in passages],
             "vectors": [HalfVector(list(passage.embedding)) if passage.embedding else None for passage in passages],
+            "origins": [_origin_text(passage) for passage in passages],
             "request_hash": request_hash or None,
         }
         rows = await retry(lambda: self._db.hot(_WRITE, values))
@@ -120,7 +124,8 @@ class SqlPassageStore:
             raise _no_archive(place.archive_id)
         if status == _OTHER_REQUEST:
             raise another_request()
-        return [_passage(actor, row[2:]) for row in rows], rows[0][1]
+        existing = [number for number, row in enumerate(rows) if row[2]]
+        return WriteResult([_passage(actor, row[3:]) for row in rows], existing, embedder=rows[0][1])
 
     async def delete(self, actor: Actor, archive_id: str, passage_id: str) -> None:
         """Remove a passage."""
@@ -131,10 +136,15 @@ class SqlPassageStore:
         if status:
             raise PassageNotFound(f"the archive has no passage {passage_id}", passage_id=passage_id)
 
-    async def list_passages(self, actor: Actor, archive_id: str, page: Page, *, containing: str) -> list[Passage]:
-        """Return a page of passages."""
-        scope = sa.and_(passages.c.organization_id == actor.organization_id, passages.c.archive_id == archive_id)
-        query = sa.select(*_COLUMNS).where(scope)
+    async def list_passages(
+        self, actor: Actor, archive_id: str, page: Page, *, containing: str, now: datetime
+    ) -> list[Passage]:
+        """Return a page of the passages that an archive keeps."""
+        org = actor.organization_id
+        scope = sa.and_(passages.c.organization_id == org, passages.c.archive_id == archive_id)
+        since = sa.select(sa.func.memory.kept_since(org, archive_id, now)).scalar_subquery()
+        place = sa.select(sa.func.memory.kept_place(org, archive_id)).scalar_subquery()
+        query = sa.select(*_COLUMNS).where(scope, passages.c.created_at >= since, passages.c.place >= place)
         if containing:
             query = query.where(passages.c.text.icontains(containing, autoescape=True))
         keys = keyset(passages, "created_at", actor.organization_id, scope, passages.c.text)
@@ -168,6 +178,7 @@ class SqlPassageStore:
         questions: Sequence[EmbedResponse],
         *,
         embeddings: bool,
+        now: datetime,
     ) -> list[PassageSearchResult]:
         """Return what fits best: the newest where the query is empty, and by words alone without its vectors."""
         values = {
@@ -183,12 +194,13 @@ class SqlPassageStore:
             "newest": query.order == SearchOrder.SEARCH_ORDER_NEWEST,
             "limit": query.limit,
             "embeddings": embeddings,
+            "now": now,
         }
         return [_result(actor, row) for row in await self._db.hot(_SEARCH, values)]
 
 
 def _passage(actor: Actor, row: Sequence[Any]) -> Passage:
-    *plain, embedder, vector = row
+    plain, origin, (embedder, vector) = row[: len(_NAMES)], row[len(_NAMES) : -2], row[-2:]
     embedding = HalfVector.from_binary(vector).to_list() if vector else []
     passage = Passage(
         organization_id=actor.organization_id,
@@ -196,11 +208,19 @@ def _passage(actor: Actor, row: Sequence[Any]) -> Passage:
         embedding_config=embedding_config(embedder, len(embedding)),
         **dict(zip(_NAMES, plain, strict=True)),
     )
+    if any(origin):
+        passage.origin.CopyFrom(PassageOrigin(**dict(zip(_ORIGIN, origin, strict=True))))
     if passage.HasField("file_id"):
         # The archive of a folder has the folder's id, and callers know the folder alone.
         passage.folder_id = passage.archive_id
         passage.ClearField("archive_id")
     return passage
+
+
+def _origin_text(passage: Passage) -> str:
+    """Return the origin as the statement reads it: a JSON object of what is said, empty where nothing is."""
+    said = {field.name: value for field, value in passage.origin.ListFields()}
+    return json.dumps(said) if said else ""
 
 
 def _result(actor: Actor, row: Sequence[Any]) -> PassageSearchResult:

@@ -66,7 +66,7 @@ from picked s cross join lateral (
 _DONE = """
 with counted as (
   update memory.search_scopes s set due = true where s.organization_id = %b and s.owner_id = %b)
-update memory.archives a set waiting_since = null, failure_reason = '', failure = ''
+update memory.archives a set waiting_since = null, former_embedders = '{}', failure_reason = '', failure = ''
 where a.organization_id = %b and a.id = %b and a.waiting_since = %b::timestamptz
 """
 _NAMED = """

@@ -91,7 +91,9 @@ _OPENING = sa.text(
 )
 _SET_EMBEDDER = sa.text("update memory.agents set embedder = :embedder where organization_id = :org and id = :agent")
 _REEMBED_OWN = sa.text(
-    "update memory.archives a set embedder = :embedder, dimensions = null, generation = a.generation + 1, "
+    "update memory.archives a set former_embedders = array_remove(array_append("
+    "array_remove(a.former_embedders, a.embedder), nullif(a.embedder, '')), :embedder), "
+    "embedder = :embedder, dimensions = null, generation = a.generation + 1, "
     "waiting_since = clock_timestamp(), tried_at = null, failure_reason = '', failure = '' "
     "where a.organization_id = :org and a.owner_agent_id = :agent and a.embedder <> :embedder"
 )

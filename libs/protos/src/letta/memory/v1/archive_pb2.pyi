@@ -3,9 +3,12 @@
 isort:skip_file
 """
 
+from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
+from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
+from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 import builtins as _builtins
 import sys
@@ -17,6 +20,34 @@ else:
     from typing_extensions import TypeAlias as _TypeAlias, Never as _Never
 
 DESCRIPTOR: _descriptor.FileDescriptor
+
+class _Deduplication:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _DeduplicationEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Deduplication.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    DEDUPLICATION_UNSPECIFIED: _Deduplication.ValueType  # 0
+    """Read as NONE."""
+    DEDUPLICATION_NONE: _Deduplication.ValueType  # 1
+    """It is written again."""
+    DEDUPLICATION_SKIP: _Deduplication.ValueType  # 2
+    """It is not written: the answer has the passage that stands, as it stands, with its own tags, metadata and times. Texts are the
+    same when their characters are.
+    """
+
+class Deduplication(_Deduplication, metaclass=_DeduplicationEnumTypeWrapper):
+    """What is done with a text that an archive has already."""
+
+DEDUPLICATION_UNSPECIFIED: Deduplication.ValueType  # 0
+"""Read as NONE."""
+DEDUPLICATION_NONE: Deduplication.ValueType  # 1
+"""It is written again."""
+DEDUPLICATION_SKIP: Deduplication.ValueType  # 2
+"""It is not written: the answer has the passage that stands, as it stands, with its own tags, metadata and times. Texts are the
+same when their characters are.
+"""
+Global___Deduplication: _TypeAlias = Deduplication  # noqa: Y015
 
 class _ArchiveEmbeddingState:
     ValueType = _typing.NewType("ValueType", _builtins.int)
@@ -66,6 +97,10 @@ class Archive(_message.Message):
     EMBEDDING_CONFIG_FIELD_NUMBER: _builtins.int
     METADATA_FIELD_NUMBER: _builtins.int
     ID_FIELD_NUMBER: _builtins.int
+    MAX_AGE_FIELD_NUMBER: _builtins.int
+    MAX_PASSAGES_FIELD_NUMBER: _builtins.int
+    DEDUPLICATION_FIELD_NUMBER: _builtins.int
+    FORMER_EMBEDDINGS_FIELD_NUMBER: _builtins.int
     created_by_id: _builtins.str
     """User that made it. Output only."""
     last_updated_by_id: _builtins.str
@@ -80,6 +115,12 @@ class Archive(_message.Message):
     """The caller's own data, a JSON object. At most 65,536 bytes."""
     id: _builtins.str
     """Identifier, `archive-<uuid>`. Output only."""
+    max_passages: _builtins.int
+    """How many passages are kept: those written last, whatever their `created_at`. Absent: all. The others are found and listed no
+    more, and are removed in the background.
+    """
+    deduplication: Global___Deduplication.ValueType
+    """What is done with a text that the archive has already. Absent: NONE."""
     @_builtins.property
     def created_at(self) -> _timestamp_pb2.Timestamp:
         """When it was made. Output only."""
@@ -91,6 +132,16 @@ class Archive(_message.Message):
     @_builtins.property
     def embedding_config(self) -> Global___EmbeddingConfig:
         """What embeds its passages; absent until an embedder is known. Immutable."""
+
+    @_builtins.property
+    def max_age(self) -> _duration_pb2.Duration:
+        """How long passages are kept from their `created_at` on. Absent: for ever. What is older is found and listed no more,
+        and is removed in the background. A passage that is dated back further is not kept.
+        """
+
+    @_builtins.property
+    def former_embeddings(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Handles of former embedders, whose vectors serve until all passages have new ones. Output only."""
 
     def __init__(
         self,
@@ -105,23 +156,35 @@ class Archive(_message.Message):
         embedding_config: Global___EmbeddingConfig | None = ...,
         metadata: _builtins.str = ...,
         id: _builtins.str = ...,
+        max_age: _duration_pb2.Duration | None = ...,
+        max_passages: _builtins.int | None = ...,
+        deduplication: Global___Deduplication.ValueType | None = ...,
+        former_embeddings: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_created_by_id", b"_created_by_id", "_description", b"_description", "_last_updated_by_id", b"_last_updated_by_id", "created_at", b"created_at", "created_by_id", b"created_by_id", "description", b"description", "embedding_config", b"embedding_config", "last_updated_by_id", b"last_updated_by_id", "updated_at", b"updated_at"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_created_by_id", b"_created_by_id", "_deduplication", b"_deduplication", "_description", b"_description", "_last_updated_by_id", b"_last_updated_by_id", "_max_passages", b"_max_passages", "created_at", b"created_at", "created_by_id", b"created_by_id", "deduplication", b"deduplication", "description", b"description", "embedding_config", b"embedding_config", "last_updated_by_id", b"last_updated_by_id", "max_age", b"max_age", "max_passages", b"max_passages", "updated_at", b"updated_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_created_by_id", b"_created_by_id", "_description", b"_description", "_last_updated_by_id", b"_last_updated_by_id", "created_at", b"created_at", "created_by_id", b"created_by_id", "description", b"description", "embedding_config", b"embedding_config", "id", b"id", "last_updated_by_id", b"last_updated_by_id", "metadata", b"metadata", "name", b"name", "organization_id", b"organization_id", "updated_at", b"updated_at"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_created_by_id", b"_created_by_id", "_deduplication", b"_deduplication", "_description", b"_description", "_last_updated_by_id", b"_last_updated_by_id", "_max_passages", b"_max_passages", "created_at", b"created_at", "created_by_id", b"created_by_id", "deduplication", b"deduplication", "description", b"description", "embedding_config", b"embedding_config", "former_embeddings", b"former_embeddings", "id", b"id", "last_updated_by_id", b"last_updated_by_id", "max_age", b"max_age", "max_passages", b"max_passages", "metadata", b"metadata", "name", b"name", "organization_id", b"organization_id", "updated_at", b"updated_at"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__created_by_id: _TypeAlias = _typing.Literal["created_by_id"]  # noqa: Y015
     _WhichOneofArgType__created_by_id: _TypeAlias = _typing.Literal["_created_by_id", b"_created_by_id"]  # noqa: Y015
+    _WhichOneofReturnType__deduplication: _TypeAlias = _typing.Literal["deduplication"]  # noqa: Y015
+    _WhichOneofArgType__deduplication: _TypeAlias = _typing.Literal["_deduplication", b"_deduplication"]  # noqa: Y015
     _WhichOneofReturnType__description: _TypeAlias = _typing.Literal["description"]  # noqa: Y015
     _WhichOneofArgType__description: _TypeAlias = _typing.Literal["_description", b"_description"]  # noqa: Y015
     _WhichOneofReturnType__last_updated_by_id: _TypeAlias = _typing.Literal["last_updated_by_id"]  # noqa: Y015
     _WhichOneofArgType__last_updated_by_id: _TypeAlias = _typing.Literal["_last_updated_by_id", b"_last_updated_by_id"]  # noqa: Y015
+    _WhichOneofReturnType__max_passages: _TypeAlias = _typing.Literal["max_passages"]  # noqa: Y015
+    _WhichOneofArgType__max_passages: _TypeAlias = _typing.Literal["_max_passages", b"_max_passages"]  # noqa: Y015
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__created_by_id) -> _WhichOneofReturnType__created_by_id | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__deduplication) -> _WhichOneofReturnType__deduplication | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__description) -> _WhichOneofReturnType__description | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__last_updated_by_id) -> _WhichOneofReturnType__last_updated_by_id | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__max_passages) -> _WhichOneofReturnType__max_passages | None: ...
 
 Global___Archive: _TypeAlias = Archive  # noqa: Y015
 

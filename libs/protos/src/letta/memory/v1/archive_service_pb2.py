@@ -25,6 +25,7 @@ _sym_db = _symbol_database.Default()
 from buf.validate import validate_pb2 as buf_dot_validate_dot_validate__pb2
 from google.api import annotations_pb2 as google_dot_api_dot_annotations__pb2
 from google.api import field_behavior_pb2 as google_dot_api_dot_field__behavior__pb2
+from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 from google.protobuf import field_mask_pb2 as google_dot_protobuf_dot_field__mask__pb2
 from letta.common.v1 import sort_order_pb2 as letta_dot_common_dot_v1_dot_sort__order__pb2
 from letta.compat.memory.v1 import archive_pb2 as letta_dot_compat_dot_memory_dot_v1_dot_archive__pb2
@@ -32,7 +33,7 @@ from letta.jsonmap.v1 import annotations_pb2 as letta_dot_jsonmap_dot_v1_dot_ann
 from letta.memory.v1 import archive_pb2 as letta_dot_memory_dot_v1_dot_archive__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n%letta/memory/v1/archive_service.proto\x12\x0fletta.memory.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a google/protobuf/field_mask.proto\x1a letta/common/v1/sort_order.proto\x1a$letta/compat/memory/v1/archive.proto\x1a\"letta/jsonmap/v1/annotations.proto\x1a\x1dletta/memory/v1/archive.proto\"\xef\x02\n\x14\x43reateArchiveRequest\x12(\n\x04name\x18\x01 \x01(\tB\x14\xe2\x41\x01\x02\xbaH\x07r\x05\x10\x01\x18\x80\x02\xca\xf3\x18\x02(\x01R\x04name\x12\x33\n\x0b\x64\x65scription\x18\x02 \x01(\tB\x0c\xe2\x41\x01\x01\xbaH\x05r\x03\x18\x90NH\x00R\x0b\x64\x65scription\x88\x01\x01\x12*\n\tembedding\x18\x03 \x01(\tB\x0c\xe2\x41\x01\x01\xbaH\x05r\x03\x18\x80\x04R\tembedding\x12I\n\x06\x63ompat\x18\x04 \x01(\x0b\x32%.letta.compat.memory.v1.ArchiveCompatB\n\xe2\x41\x01\x01\xca\xf3\x18\x02\x18\x01R\x06\x63ompat\x12/\n\x08metadata\x18\x05 \x01(\tB\x13\xe2\x41\x01\x01\xbaH\x06r\x04(\x80\x80\x04\xca\xf3\x18\x02\x10\x01R\x08metadata\x12@\n\nrequest_id\x18\x06 \x01(\tB!\xe2\x41\x01\x01\xbaH\x05r\x03\x18\x80\x01\xca\xf3\x18\x11:\x0fidempotency-keyR\trequestIdB\x0e\n\x0c_description\"K\n\x15\x43reateArchiveResponse\x12\x32\n\x07\x61rchive\x18\x01 \x01(\x0b\x32\x18.letta.memory.v1.ArchiveR\x07\x61rchive\"I\n\x11GetArchiveRequest\x12\x34\n\narchive_id\x18\x01 \x01(\tB\x15\xe2\x41\x01\x02\xbaH\x0er\x0c\x18@:\x08\x61rchive-R\tarchiveId\"H\n\x12GetArchiveResponse\x12\x32\n\x07\x61rchive\x18\x01 \x01(\x0b\x32\x18.letta.memory.v1.ArchiveR\x07\x61rchive\"\xfb\x01\n\x13ListArchivesRequest\x12#\n\x06\x62\x65\x66ore\x18\x01 \x01(\tB\x0b\xe2\x41\x01\x01\xbaH\x04r\x02\x18@R\x06\x62\x65\x66ore\x12!\n\x05\x61\x66ter\x18\x02 \x01(\tB\x0b\xe2\x41\x01\x01\xbaH\x04r\x02\x18@R\x05\x61\x66ter\x12!\n\x05limit\x18\x03 \x01(\x05\x42\x0b\xe2\x41\x01\x01\xbaH\x04\x1a\x02(\x00R\x05limit\x12>\n\x05order\x18\x04 \x01(\x0e\x32\x1a.letta.common.v1.SortOrderB\x0c\xe2\x41\x01\x01\xbaH\x05\x82\x01\x02\x10\x01R\x05order\x12\x18\n\x04name\x18\x05 \x01(\tB\x04\xe2\x41\x01\x01R\x04name\x12\x1f\n\x08\x61gent_id\x18\x06 \x01(\tB\x04\xe2\x41\x01\x01R\x07\x61gentId\"L\n\x14ListArchivesResponse\x12\x34\n\x08\x61rchives\x18\x01 \x03(\x0b\x32\x18.letta.memory.v1.ArchiveR\x08\x61rchives\"\xd5\x01\n\x14UpdateArchiveRequest\x12\x34\n\narchive_id\x18\x01 \x01(\tB\x15\xe2\x41\x01\x02\xbaH\x0er\x0c\x18@:\x08\x61rchive-R\tarchiveId\x12>\n\x07\x61rchive\x18\x02 \x01(\x0b\x32\x18.letta.memory.v1.ArchiveB\n\xe2\x41\x01\x02\xbaH\x03\xc8\x01\x01R\x07\x61rchive\x12G\n\x0bupdate_mask\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.FieldMaskB\n\xe2\x41\x01\x01\xca\xf3\x18\x02@\x01R\nupdateMask\"K\n\x15UpdateArchiveResponse\x12\x32\n\x07\x61rchive\x18\x01 \x01(\x0b\x32\x18.letta.memory.v1.ArchiveR\x07\x61rchive\"L\n\x14\x44\x65leteArchiveRequest\x12\x34\n\narchive_id\x18\x01 \x01(\tB\x15\xe2\x41\x01\x02\xbaH\x0er\x0c\x18@:\x08\x61rchive-R\tarchiveId\"\x17\n\x15\x44\x65leteArchiveResponse\"|\n\x14\x41ttachArchiveRequest\x12.\n\x08\x61gent_id\x18\x01 \x01(\tB\x13\xe2\x41\x01\x02\xbaH\x0cr\n\x18@:\x06\x61gent-R\x07\x61gentId\x12\x34\n\narchive_id\x18\x02 \x01(\tB\x15\xe2\x41\x01\x02\xbaH\x0er\x0c\x18@:\x08\x61rchive-R\tarchiveId\"\x17\n\x15\x41ttachArchiveResponse\"|\n\x14\x44\x65tachArchiveRequest\x12.\n\x08\x61gent_id\x18\x01 \x01(\tB\x13\xe2\x41\x01\x02\xbaH\x0cr\n\x18@:\x06\x61gent-R\x07\x61gentId\x12\x34\n\narchive_id\x18\x02 \x01(\tB\x15\xe2\x41\x01\x02\xbaH\x0er\x0c\x18@:\x08\x61rchive-R\tarchiveId\"\x17\n\x15\x44\x65tachArchiveResponse\"R\n\x1aListArchiveAgentIdsRequest\x12\x34\n\narchive_id\x18\x01 \x01(\tB\x15\xe2\x41\x01\x02\xbaH\x0er\x0c\x18@:\x08\x61rchive-R\tarchiveId\":\n\x1bListArchiveAgentIdsResponse\x12\x1b\n\tagent_ids\x18\x01 \x03(\tR\x08\x61gentIds\"R\n\x1aGetArchiveEmbeddingRequest\x12\x34\n\narchive_id\x18\x01 \x01(\tB\x15\xe2\x41\x01\x02\xbaH\x0er\x0c\x18@:\x08\x61rchive-R\tarchiveId\"^\n\x1bGetArchiveEmbeddingResponse\x12?\n\tembedding\x18\x01 \x01(\x0b\x32!.letta.memory.v1.ArchiveEmbeddingR\tembedding\"y\n\x15ReembedArchiveRequest\x12\x34\n\narchive_id\x18\x01 \x01(\tB\x15\xe2\x41\x01\x02\xbaH\x0er\x0c\x18@:\x08\x61rchive-R\tarchiveId\x12*\n\tembedding\x18\x02 \x01(\tB\x0c\xe2\x41\x01\x01\xbaH\x05r\x03\x18\x80\x04R\tembedding\"Y\n\x16ReembedArchiveResponse\x12?\n\tembedding\x18\x01 \x01(\x0b\x32!.letta.memory.v1.ArchiveEmbeddingR\tembedding2\xe6\x0b\n\x0e\x41rchiveService\x12\x81\x01\n\rCreateArchive\x12%.letta.memory.v1.CreateArchiveRequest\x1a&.letta.memory.v1.CreateArchiveResponse\"!\x82\xd3\xe4\x93\x02\x1b\"\r/v1/archives/:\x01*b\x07\x61rchive\x12\x84\x01\n\nGetArchive\x12\".letta.memory.v1.GetArchiveRequest\x1a#.letta.memory.v1.GetArchiveResponse\"-\x90\x02\x01\x82\xd3\xe4\x93\x02$\x12\x19/v1/archives/{archive_id}b\x07\x61rchive\x12\x85\x01\n\x0cListArchives\x12$.letta.memory.v1.ListArchivesRequest\x1a%.letta.memory.v1.ListArchivesResponse\"(\x90\x02\x01\xfa\xf3\x18\x02\x38\x32\x82\xd3\xe4\x93\x02\x19\x12\r/v1/archives/b\x08\x61rchives\x12\x96\x01\n\rUpdateArchive\x12%.letta.memory.v1.UpdateArchiveRequest\x1a&.letta.memory.v1.UpdateArchiveResponse\"6\x90\x02\x02\x82\xd3\xe4\x93\x02-2\x19/v1/archives/{archive_id}:\x07\x61rchiveb\x07\x61rchive\x12\x8b\x01\n\rDeleteArchive\x12%.letta.memory.v1.DeleteArchiveRequest\x1a&.letta.memory.v1.DeleteArchiveResponse\"+\x90\x02\x02\xfa\xf3\x18\x03\x08\xcc\x01\x82\xd3\xe4\x93\x02\x1b*\x19/v1/archives/{archive_id}\x12\xa7\x01\n\rAttachArchive\x12%.letta.memory.v1.AttachArchiveRequest\x1a&.letta.memory.v1.AttachArchiveResponse\"G\x90\x02\x02\xfa\xf3\x18\x06J\x04null\x82\xd3\xe4\x93\x02\x34\x32\x32/v1/agents/{agent_id}/archives/attach/{archive_id}\x12\xa7\x01\n\rDetachArchive\x12%.letta.memory.v1.DetachArchiveRequest\x1a&.letta.memory.v1.DetachArchiveResponse\"G\x90\x02\x02\xfa\xf3\x18\x06J\x04null\x82\xd3\xe4\x93\x02\x34\x32\x32/v1/agents/{agent_id}/archives/detach/{archive_id}\x12\xab\x01\n\x13GetArchiveEmbedding\x12+.letta.memory.v1.GetArchiveEmbeddingRequest\x1a,.letta.memory.v1.GetArchiveEmbeddingResponse\"9\x90\x02\x01\x82\xd3\xe4\x93\x02\x30\x12#/v1/archives/{archive_id}/embeddingb\tembedding\x12\x9a\x01\n\x0eReembedArchive\x12&.letta.memory.v1.ReembedArchiveRequest\x1a\'.letta.memory.v1.ReembedArchiveResponse\"7\x82\xd3\xe4\x93\x02\x31\"!/v1/archives/{archive_id}/reembed:\x01*b\tembedding\x12{\n\x13ListArchiveAgentIds\x12+.letta.memory.v1.ListArchiveAgentIdsRequest\x1a,.letta.memory.v1.ListArchiveAgentIdsResponse\"\t\x90\x02\x01\xfa\xf3\x18\x02\x30\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n%letta/memory/v1/archive_service.proto\x12\x0fletta.memory.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1egoogle/protobuf/duration.proto\x1a google/protobuf/field_mask.proto\x1a letta/common/v1/sort_order.proto\x1a$letta/compat/memory/v1/archive.proto\x1a\"letta/jsonmap/v1/annotations.proto\x1a\x1dletta/memory/v1/archive.proto\"\x84\x05\n\x14\x43reateArchiveRequest\x12(\n\x04name\x18\x01 \x01(\tB\x14\xe2\x41\x01\x02\xbaH\x07r\x05\x10\x01\x18\x80\x02\xca\xf3\x18\x02(\x01R\x04name\x12\x33\n\x0b\x64\x65scription\x18\x02 \x01(\tB\x0c\xe2\x41\x01\x01\xbaH\x05r\x03\x18\x90NH\x00R\x0b\x64\x65scription\x88\x01\x01\x12*\n\tembedding\x18\x03 \x01(\tB\x0c\xe2\x41\x01\x01\xbaH\x05r\x03\x18\x80\x04R\tembedding\x12I\n\x06\x63ompat\x18\x04 \x01(\x0b\x32%.letta.compat.memory.v1.ArchiveCompatB\n\xe2\x41\x01\x01\xca\xf3\x18\x02\x18\x01R\x06\x63ompat\x12/\n\x08metadata\x18\x05 \x01(\tB\x13\xe2\x41\x01\x01\xbaH\x06r\x04(\x80\x80\x04\xca\xf3\x18\x02\x10\x01R\x08metadata\x12@\n\nrequest_id\x18\x06 \x01(\tB!\xe2\x41\x01\x01\xbaH\x05r\x03\x18\x80\x01\xca\xf3\x18\x11:\x0fidempotency-keyR\trequestId\x12\x62\n\x07max_age\x18\x07 \x01(\x0b\x32\x19.google.protobuf.DurationB.\xe2\x41\x01\x01\xbaH\x0f\xaa\x01\x0c\"\x06\x08\x80\xa7\xe4\xe0\x0b\x32\x02\x08\x01\xca\xf3\x18\x14\n\x0fmax_age_seconds\x98\x01\x03R\x06maxAge\x12\x33\n\x0cmax_passages\x18\x08 \x01(\x03\x42\x0b\xe2\x41\x01\x01\xbaH\x04\"\x02(\x01H\x01R\x0bmaxPassages\x88\x01\x01\x12W\n\rdeduplication\x18\t \x01(\x0e\x32\x1e.letta.memory.v1.DeduplicationB\x0c\xe2\x41\x01\x01\xbaH\x05\x82\x01\x02\x10\x01H\x02R\rdeduplication\x88\x01\x01\x42\x0e\n\x0c_descriptionB\x0f\n\r_max_passagesB\x10\n\x0e_deduplication\"K\n\x15\x43reateArchiveResponse\x12\x32\n\x07\x61rchive\x18\x01 \x01(\x0b\x32\x18.letta.memory.v1.ArchiveR\x07\x61rchive\"I\n\x11GetArchiveRequest\x12\x34\n\narchive_id\x18\x01 \x01(\tB\x15\xe2\x41\x01\x02\xbaH\x0er\x0c\x18@:\x08\x61rchive-R\tarchiveId\"H\n\x12GetArchiveResponse\x12\x32\n\x07\x61rchive\x18\x01 \x01(\x0b\x32\x18.letta.memory.v1.ArchiveR\x07\x61rchive\"\xfb\x01\n\x13ListArchivesRequest\x12#\n\x06\x62\x65\x66ore\x18\x01 \x01(\tB\x0b\xe2\x41\x01\x01\xbaH\x04r\x02\x18@R\x06\x62\x65\x66ore\x12!\n\x05\x61\x66ter\x18\x02 \x01(\tB\x0b\xe2\x41\x01\x01\xbaH\x04r\x02\x18@R\x05\x61\x66ter\x12!\n\x05limit\x18\x03 \x01(\x05\x42\x0b\xe2\x41\x01\x01\xbaH\x04\x1a\x02(\x00R\x05limit\x12>\n\x05order\x18\x04 \x01(\x0e\x32\x1a.letta.common.v1.SortOrderB\x0c\xe2\x41\x01\x01\xbaH\x05\x82\x01\x02\x10\x01R\x05order\x12\x18\n\x04name\x18\x05 \x01(\tB\x04\xe2\x41\x01\x01R\x04name\x12\x1f\n\x08\x61gent_id\x18\x06 \x01(\tB\x04\xe2\x41\x01\x01R\x07\x61gentId\"L\n\x14ListArchivesResponse\x12\x34\n\x08\x61rchives\x18\x01 \x03(\x0b\x32\x18.letta.memory.v1.ArchiveR\x08\x61rchives\"\xd5\x01\n\x14UpdateArchiveRequest\x12\x34\n\narchive_id\x18\x01 \x01(\tB\x15\xe2\x41\x01\x02\xbaH\x0er\x0c\x18@:\x08\x61rchive-R\tarchiveId\x12>\n\x07\x61rchive\x18\x02 \x01(\x0b\x32\x18.letta.memory.v1.ArchiveB\n\xe2\x41\x01\x02\xbaH\x03\xc8\x01\x01R\x07\x61rchive\x12G\n\x0bupdate_mask\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.FieldMaskB\n\xe2\x41\x01\x01\xca\xf3\x18\x02@\x01R\nupdateMask\"K\n\x15UpdateArchiveResponse\x12\x32\n\x07\x61rchive\x18\x01 \x01(\x0b\x32\x18.letta.memory.v1.ArchiveR\x07\x61rchive\"L\n\x14\x44\x65leteArchiveRequest\x12\x34\n\narchive_id\x18\x01 \x01(\tB\x15\xe2\x41\x01\x02\xbaH\x0er\x0c\x18@:\x08\x61rchive-R\tarchiveId\"\x17\n\x15\x44\x65leteArchiveResponse\"|\n\x14\x41ttachArchiveRequest\x12.\n\x08\x61gent_id\x18\x01 \x01(\tB\x13\xe2\x41\x01\x02\xbaH\x0cr\n\x18@:\x06\x61gent-R\x07\x61gentId\x12\x34\n\narchive_id\x18\x02 \x01(\tB\x15\xe2\x41\x01\x02\xbaH\x0er\x0c\x18@:\x08\x61rchive-R\tarchiveId\"\x17\n\x15\x41ttachArchiveResponse\"|\n\x14\x44\x65tachArchiveRequest\x12.\n\x08\x61gent_id\x18\x01 \x01(\tB\x13\xe2\x41\x01\x02\xbaH\x0cr\n\x18@:\x06\x61gent-R\x07\x61gentId\x12\x34\n\narchive_id\x18\x02 \x01(\tB\x15\xe2\x41\x01\x02\xbaH\x0er\x0c\x18@:\x08\x61rchive-R\tarchiveId\"\x17\n\x15\x44\x65tachArchiveResponse\"R\n\x1aListArchiveAgentIdsRequest\x12\x34\n\narchive_id\x18\x01 \x01(\tB\x15\xe2\x41\x01\x02\xbaH\x0er\x0c\x18@:\x08\x61rchive-R\tarchiveId\":\n\x1bListArchiveAgentIdsResponse\x12\x1b\n\tagent_ids\x18\x01 \x03(\tR\x08\x61gentIds\"\\\n\x1aGetArchiveEmbeddingRequest\x12>\n\narchive_id\x18\x01 \x01(\tB\x1f\xe2\x41\x01\x02\xbaH\x18r\x16\x18@2\x12^(archive|source)-R\tarchiveId\"^\n\x1bGetArchiveEmbeddingResponse\x12?\n\tembedding\x18\x01 \x01(\x0b\x32!.letta.memory.v1.ArchiveEmbeddingR\tembedding\"y\n\x15ReembedArchiveRequest\x12\x34\n\narchive_id\x18\x01 \x01(\tB\x15\xe2\x41\x01\x02\xbaH\x0er\x0c\x18@:\x08\x61rchive-R\tarchiveId\x12*\n\tembedding\x18\x02 \x01(\tB\x0c\xe2\x41\x01\x01\xbaH\x05r\x03\x18\x80\x04R\tembedding\"Y\n\x16ReembedArchiveResponse\x12?\n\tembedding\x18\x01 \x01(\x0b\x32!.letta.memory.v1.ArchiveEmbeddingR\tembedding2\xe6\x0b\n\x0e\x41rchiveService\x12\x81\x01\n\rCreateArchive\x12%.letta.memory.v1.CreateArchiveRequest\x1a&.letta.memory.v1.CreateArchiveResponse\"!\x82\xd3\xe4\x93\x02\x1b\"\r/v1/archives/:\x01*b\x07\x61rchive\x12\x84\x01\n\nGetArchive\x12\".letta.memory.v1.GetArchiveRequest\x1a#.letta.memory.v1.GetArchiveResponse\"-\x90\x02\x01\x82\xd3\xe4\x93\x02$\x12\x19/v1/archives/{archive_id}b\x07\x61rchive\x12\x85\x01\n\x0cListArchives\x12$.letta.memory.v1.ListArchivesRequest\x1a%.letta.memory.v1.ListArchivesResponse\"(\x90\x02\x01\xfa\xf3\x18\x02\x38\x32\x82\xd3\xe4\x93\x02\x19\x12\r/v1/archives/b\x08\x61rchives\x12\x96\x01\n\rUpdateArchive\x12%.letta.memory.v1.UpdateArchiveRequest\x1a&.letta.memory.v1.UpdateArchiveResponse\"6\x90\x02\x02\x82\xd3\xe4\x93\x02-2\x19/v1/archives/{archive_id}:\x07\x61rchiveb\x07\x61rchive\x12\x8b\x01\n\rDeleteArchive\x12%.letta.memory.v1.DeleteArchiveRequest\x1a&.letta.memory.v1.DeleteArchiveResponse\"+\x90\x02\x02\xfa\xf3\x18\x03\x08\xcc\x01\x82\xd3\xe4\x93\x02\x1b*\x19/v1/archives/{archive_id}\x12\xa7\x01\n\rAttachArchive\x12%.letta.memory.v1.AttachArchiveRequest\x1a&.letta.memory.v1.AttachArchiveResponse\"G\x90\x02\x02\xfa\xf3\x18\x06J\x04null\x82\xd3\xe4\x93\x02\x34\x32\x32/v1/agents/{agent_id}/archives/attach/{archive_id}\x12\xa7\x01\n\rDetachArchive\x12%.letta.memory.v1.DetachArchiveRequest\x1a&.letta.memory.v1.DetachArchiveResponse\"G\x90\x02\x02\xfa\xf3\x18\x06J\x04null\x82\xd3\xe4\x93\x02\x34\x32\x32/v1/agents/{agent_id}/archives/detach/{archive_id}\x12\xab\x01\n\x13GetArchiveEmbedding\x12+.letta.memory.v1.GetArchiveEmbeddingRequest\x1a,.letta.memory.v1.GetArchiveEmbeddingResponse\"9\x90\x02\x01\x82\xd3\xe4\x93\x02\x30\x12#/v1/archives/{archive_id}/embeddingb\tembedding\x12\x9a\x01\n\x0eReembedArchive\x12&.letta.memory.v1.ReembedArchiveRequest\x1a\'.letta.memory.v1.ReembedArchiveResponse\"7\x82\xd3\xe4\x93\x02\x31\"!/v1/archives/{archive_id}/reembed:\x01*b\tembedding\x12{\n\x13ListArchiveAgentIds\x12+.letta.memory.v1.ListArchiveAgentIdsRequest\x1a,.letta.memory.v1.ListArchiveAgentIdsResponse\"\t\x90\x02\x01\xfa\xf3\x18\x02\x30\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -51,6 +52,12 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_CREATEARCHIVEREQUEST'].fields_by_name['metadata']._serialized_options = b'\342A\001\001\272H\006r\004(\200\200\004\312\363\030\002\020\001'
   _globals['_CREATEARCHIVEREQUEST'].fields_by_name['request_id']._loaded_options = None
   _globals['_CREATEARCHIVEREQUEST'].fields_by_name['request_id']._serialized_options = b'\342A\001\001\272H\005r\003\030\200\001\312\363\030\021:\017idempotency-key'
+  _globals['_CREATEARCHIVEREQUEST'].fields_by_name['max_age']._loaded_options = None
+  _globals['_CREATEARCHIVEREQUEST'].fields_by_name['max_age']._serialized_options = b'\342A\001\001\272H\017\252\001\014\"\006\010\200\247\344\340\0132\002\010\001\312\363\030\024\n\017max_age_seconds\230\001\003'
+  _globals['_CREATEARCHIVEREQUEST'].fields_by_name['max_passages']._loaded_options = None
+  _globals['_CREATEARCHIVEREQUEST'].fields_by_name['max_passages']._serialized_options = b'\342A\001\001\272H\004\"\002(\001'
+  _globals['_CREATEARCHIVEREQUEST'].fields_by_name['deduplication']._loaded_options = None
+  _globals['_CREATEARCHIVEREQUEST'].fields_by_name['deduplication']._serialized_options = b'\342A\001\001\272H\005\202\001\002\020\001'
   _globals['_GETARCHIVEREQUEST'].fields_by_name['archive_id']._loaded_options = None
   _globals['_GETARCHIVEREQUEST'].fields_by_name['archive_id']._serialized_options = b'\342A\001\002\272H\016r\014\030@:\010archive-'
   _globals['_LISTARCHIVESREQUEST'].fields_by_name['before']._loaded_options = None
@@ -84,7 +91,7 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_LISTARCHIVEAGENTIDSREQUEST'].fields_by_name['archive_id']._loaded_options = None
   _globals['_LISTARCHIVEAGENTIDSREQUEST'].fields_by_name['archive_id']._serialized_options = b'\342A\001\002\272H\016r\014\030@:\010archive-'
   _globals['_GETARCHIVEEMBEDDINGREQUEST'].fields_by_name['archive_id']._loaded_options = None
-  _globals['_GETARCHIVEEMBEDDINGREQUEST'].fields_by_name['archive_id']._serialized_options = b'\342A\001\002\272H\016r\014\030@:\010archive-'
+  _globals['_GETARCHIVEEMBEDDINGREQUEST'].fields_by_name['archive_id']._serialized_options = b'\342A\001\002\272H\030r\026\030@2\022^(archive|source)-'
   _globals['_REEMBEDARCHIVEREQUEST'].fields_by_name['archive_id']._loaded_options = None
   _globals['_REEMBEDARCHIVEREQUEST'].fields_by_name['archive_id']._serialized_options = b'\342A\001\002\272H\016r\014\030@:\010archive-'
   _globals['_REEMBEDARCHIVEREQUEST'].fields_by_name['embedding']._loaded_options = None
@@ -109,46 +116,46 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_ARCHIVESERVICE'].methods_by_name['ReembedArchive']._serialized_options = b'\202\323\344\223\0021\"!/v1/archives/{archive_id}/reembed:\001*b\tembedding'
   _globals['_ARCHIVESERVICE'].methods_by_name['ListArchiveAgentIds']._loaded_options = None
   _globals['_ARCHIVESERVICE'].methods_by_name['ListArchiveAgentIds']._serialized_options = b'\220\002\001\372\363\030\0020\001'
-  _globals['_CREATEARCHIVEREQUEST']._serialized_start=324
-  _globals['_CREATEARCHIVEREQUEST']._serialized_end=691
-  _globals['_CREATEARCHIVERESPONSE']._serialized_start=693
-  _globals['_CREATEARCHIVERESPONSE']._serialized_end=768
-  _globals['_GETARCHIVEREQUEST']._serialized_start=770
-  _globals['_GETARCHIVEREQUEST']._serialized_end=843
-  _globals['_GETARCHIVERESPONSE']._serialized_start=845
-  _globals['_GETARCHIVERESPONSE']._serialized_end=917
-  _globals['_LISTARCHIVESREQUEST']._serialized_start=920
-  _globals['_LISTARCHIVESREQUEST']._serialized_end=1171
-  _globals['_LISTARCHIVESRESPONSE']._serialized_start=1173
-  _globals['_LISTARCHIVESRESPONSE']._serialized_end=1249
-  _globals['_UPDATEARCHIVEREQUEST']._serialized_start=1252
-  _globals['_UPDATEARCHIVEREQUEST']._serialized_end=1465
-  _globals['_UPDATEARCHIVERESPONSE']._serialized_start=1467
-  _globals['_UPDATEARCHIVERESPONSE']._serialized_end=1542
-  _globals['_DELETEARCHIVEREQUEST']._serialized_start=1544
-  _globals['_DELETEARCHIVEREQUEST']._serialized_end=1620
-  _globals['_DELETEARCHIVERESPONSE']._serialized_start=1622
-  _globals['_DELETEARCHIVERESPONSE']._serialized_end=1645
-  _globals['_ATTACHARCHIVEREQUEST']._serialized_start=1647
-  _globals['_ATTACHARCHIVEREQUEST']._serialized_end=1771
-  _globals['_ATTACHARCHIVERESPONSE']._serialized_start=1773
-  _globals['_ATTACHARCHIVERESPONSE']._serialized_end=1796
-  _globals['_DETACHARCHIVEREQUEST']._serialized_start=1798
-  _globals['_DETACHARCHIVEREQUEST']._serialized_end=1922
-  _globals['_DETACHARCHIVERESPONSE']._serialized_start=1924
-  _globals['_DETACHARCHIVERESPONSE']._serialized_end=1947
-  _globals['_LISTARCHIVEAGENTIDSREQUEST']._serialized_start=1949
-  _globals['_LISTARCHIVEAGENTIDSREQUEST']._serialized_end=2031
-  _globals['_LISTARCHIVEAGENTIDSRESPONSE']._serialized_start=2033
-  _globals['_LISTARCHIVEAGENTIDSRESPONSE']._serialized_end=2091
-  _globals['_GETARCHIVEEMBEDDINGREQUEST']._serialized_start=2093
-  _globals['_GETARCHIVEEMBEDDINGREQUEST']._serialized_end=2175
-  _globals['_GETARCHIVEEMBEDDINGRESPONSE']._serialized_start=2177
-  _globals['_GETARCHIVEEMBEDDINGRESPONSE']._serialized_end=2271
-  _globals['_REEMBEDARCHIVEREQUEST']._serialized_start=2273
-  _globals['_REEMBEDARCHIVEREQUEST']._serialized_end=2394
-  _globals['_REEMBEDARCHIVERESPONSE']._serialized_start=2396
-  _globals['_REEMBEDARCHIVERESPONSE']._serialized_end=2485
-  _globals['_ARCHIVESERVICE']._serialized_start=2488
-  _globals['_ARCHIVESERVICE']._serialized_end=3998
+  _globals['_CREATEARCHIVEREQUEST']._serialized_start=356
+  _globals['_CREATEARCHIVEREQUEST']._serialized_end=1000
+  _globals['_CREATEARCHIVERESPONSE']._serialized_start=1002
+  _globals['_CREATEARCHIVERESPONSE']._serialized_end=1077
+  _globals['_GETARCHIVEREQUEST']._serialized_start=1079
+  _globals['_GETARCHIVEREQUEST']._serialized_end=1152
+  _globals['_GETARCHIVERESPONSE']._serialized_start=1154
+  _globals['_GETARCHIVERESPONSE']._serialized_end=1226
+  _globals['_LISTARCHIVESREQUEST']._serialized_start=1229
+  _globals['_LISTARCHIVESREQUEST']._serialized_end=1480
+  _globals['_LISTARCHIVESRESPONSE']._serialized_start=1482
+  _globals['_LISTARCHIVESRESPONSE']._serialized_end=1558
+  _globals['_UPDATEARCHIVEREQUEST']._serialized_start=1561
+  _globals['_UPDATEARCHIVEREQUEST']._serialized_end=1774
+  _globals['_UPDATEARCHIVERESPONSE']._serialized_start=1776
+  _globals['_UPDATEARCHIVERESPONSE']._serialized_end=1851
+  _globals['_DELETEARCHIVEREQUEST']._serialized_start=1853
+  _globals['_DELETEARCHIVEREQUEST']._serialized_end=1929
+  _globals['_DELETEARCHIVERESPONSE']._serialized_start=1931
+  _globals['_DELETEARCHIVERESPONSE']._serialized_end=1954
+  _globals['_ATTACHARCHIVEREQUEST']._serialized_start=1956
+  _globals['_ATTACHARCHIVEREQUEST']._serialized_end=2080
+  _globals['_ATTACHARCHIVERESPONSE']._serialized_start=2082
+  _globals['_ATTACHARCHIVERESPONSE']._serialized_end=2105
+  _globals['_DETACHARCHIVEREQUEST']._serialized_start=2107
+  _globals['_DETACHARCHIVEREQUEST']._serialized_end=2231
+  _globals['_DETACHARCHIVERESPONSE']._serialized_start=2233
+  _globals['_DETACHARCHIVERESPONSE']._serialized_end=2256
+  _globals['_LISTARCHIVEAGENTIDSREQUEST']._serialized_start=2258
+  _globals['_LISTARCHIVEAGENTIDSREQUEST']._serialized_end=2340
+  _globals['_LISTARCHIVEAGENTIDSRESPONSE']._serialized_start=2342
+  _globals['_LISTARCHIVEAGENTIDSRESPONSE']._serialized_end=2400
+  _globals['_GETARCHIVEEMBEDDINGREQUEST']._serialized_start=2402
+  _globals['_GETARCHIVEEMBEDDINGREQUEST']._serialized_end=2494
+  _globals['_GETARCHIVEEMBEDDINGRESPONSE']._serialized_start=2496
+  _globals['_GETARCHIVEEMBEDDINGRESPONSE']._serialized_end=2590
+  _globals['_REEMBEDARCHIVEREQUEST']._serialized_start=2592
+  _globals['_REEMBEDARCHIVEREQUEST']._serialized_end=2713
+  _globals['_REEMBEDARCHIVERESPONSE']._serialized_start=2715
+  _globals['_REEMBEDARCHIVERESPONSE']._serialized_end=2804
+  _globals['_ARCHIVESERVICE']._serialized_start=2807
+  _globals['_ARCHIVESERVICE']._serialized_end=4317
 # @@protoc_insertion_point(module_scope)

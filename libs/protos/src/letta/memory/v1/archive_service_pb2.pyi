@@ -5,6 +5,7 @@ isort:skip_file
 
 from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
+from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import field_mask_pb2 as _field_mask_pb2
 from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
@@ -34,6 +35,9 @@ class CreateArchiveRequest(_message.Message):
     COMPAT_FIELD_NUMBER: _builtins.int
     METADATA_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
+    MAX_AGE_FIELD_NUMBER: _builtins.int
+    MAX_PASSAGES_FIELD_NUMBER: _builtins.int
+    DEDUPLICATION_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Name."""
     description: _builtins.str
@@ -46,9 +50,17 @@ class CreateArchiveRequest(_message.Message):
     """Key of the request: the same key again makes nothing more and is answered with the archive as now stored; IDEMPOTENCY_CONFLICT
     with another body. Once deleted, the same key makes anew. From the header `Idempotency-Key` over HTTP.
     """
+    max_passages: _builtins.int
+    """How many passages are kept: those written last. Absent: all."""
+    deduplication: _archive_pb2_1.Deduplication.ValueType
+    """What is done with a text that the archive has already. Absent: NONE."""
     @_builtins.property
     def compat(self) -> _archive_pb2.ArchiveCompat:
         """What older clients say of it."""
+
+    @_builtins.property
+    def max_age(self) -> _duration_pb2.Duration:
+        """How long passages are kept from their `created_at` on. Absent: for ever."""
 
     def __init__(
         self,
@@ -59,14 +71,26 @@ class CreateArchiveRequest(_message.Message):
         compat: _archive_pb2.ArchiveCompat | None = ...,
         metadata: _builtins.str = ...,
         request_id: _builtins.str = ...,
+        max_age: _duration_pb2.Duration | None = ...,
+        max_passages: _builtins.int | None = ...,
+        deduplication: _archive_pb2_1.Deduplication.ValueType | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_description", b"_description", "compat", b"compat", "description", b"description"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_deduplication", b"_deduplication", "_description", b"_description", "_max_passages", b"_max_passages", "compat", b"compat", "deduplication", b"deduplication", "description", b"description", "max_age", b"max_age", "max_passages", b"max_passages"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_description", b"_description", "compat", b"compat", "description", b"description", "embedding", b"embedding", "metadata", b"metadata", "name", b"name", "request_id", b"request_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_deduplication", b"_deduplication", "_description", b"_description", "_max_passages", b"_max_passages", "compat", b"compat", "deduplication", b"deduplication", "description", b"description", "embedding", b"embedding", "max_age", b"max_age", "max_passages", b"max_passages", "metadata", b"metadata", "name", b"name", "request_id", b"request_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__deduplication: _TypeAlias = _typing.Literal["deduplication"]  # noqa: Y015
+    _WhichOneofArgType__deduplication: _TypeAlias = _typing.Literal["_deduplication", b"_deduplication"]  # noqa: Y015
     _WhichOneofReturnType__description: _TypeAlias = _typing.Literal["description"]  # noqa: Y015
     _WhichOneofArgType__description: _TypeAlias = _typing.Literal["_description", b"_description"]  # noqa: Y015
+    _WhichOneofReturnType__max_passages: _TypeAlias = _typing.Literal["max_passages"]  # noqa: Y015
+    _WhichOneofArgType__max_passages: _TypeAlias = _typing.Literal["_max_passages", b"_max_passages"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__deduplication) -> _WhichOneofReturnType__deduplication | None: ...
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__description) -> _WhichOneofReturnType__description | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__max_passages) -> _WhichOneofReturnType__max_passages | None: ...
 
 Global___CreateArchiveRequest: _TypeAlias = CreateArchiveRequest  # noqa: Y015
 
@@ -443,7 +467,7 @@ class GetArchiveEmbeddingRequest(_message.Message):
 
     ARCHIVE_ID_FIELD_NUMBER: _builtins.int
     archive_id: _builtins.str
-    """The archive, `archive-<uuid>`."""
+    """The archive, `archive-<uuid>`, or a folder, `source-<uuid>`."""
     def __init__(
         self,
         *,

@@ -113,7 +113,8 @@ class ArchiveServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def UpdateArchive(self, request, context):
-        """Changes what the mask names: `name`, `description`, `metadata`. ARCHIVE_NOT_FOUND.
+        """Changes what the mask names: `name`, `description`, `metadata`, `max_age`, `max_passages`, `deduplication`.
+        ARCHIVE_NOT_FOUND.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -150,8 +151,8 @@ class ArchiveServiceServicer:
 
     def ReembedArchive(self, request, context):
         """Embeds all passages of an archive anew, with another embedder or the same one, in the background; GetArchiveEmbedding says
-        how far it is. Meanwhile passages are found by their words, and by meaning once they have their new vector. ARCHIVE_NOT_FOUND;
-        MODEL_NOT_FOUND when no provider offers the embedder.
+        how far it is. Meanwhile passages are found by their words and by the vectors that they have, of the former embedder as of the new
+        one. ARCHIVE_NOT_FOUND; MODEL_NOT_FOUND when no provider offers the embedder.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

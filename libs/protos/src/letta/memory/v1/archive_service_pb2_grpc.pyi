@@ -40,7 +40,9 @@ class ArchiveServiceStub:
     ListArchives: _grpc.UnaryUnaryMultiCallable[_archive_service_pb2.ListArchivesRequest, _archive_service_pb2.ListArchivesResponse]
     """Lists archives, newest first. CURSOR_NOT_FOUND when a cursor never was in the list."""
     UpdateArchive: _grpc.UnaryUnaryMultiCallable[_archive_service_pb2.UpdateArchiveRequest, _archive_service_pb2.UpdateArchiveResponse]
-    """Changes what the mask names: `name`, `description`, `metadata`. ARCHIVE_NOT_FOUND."""
+    """Changes what the mask names: `name`, `description`, `metadata`, `max_age`, `max_passages`, `deduplication`.
+    ARCHIVE_NOT_FOUND.
+    """
     DeleteArchive: _grpc.UnaryUnaryMultiCallable[_archive_service_pb2.DeleteArchiveRequest, _archive_service_pb2.DeleteArchiveResponse]
     """Removes an archive and its passages. ARCHIVE_NOT_FOUND."""
     AttachArchive: _grpc.UnaryUnaryMultiCallable[_archive_service_pb2.AttachArchiveRequest, _archive_service_pb2.AttachArchiveResponse]
@@ -53,8 +55,8 @@ class ArchiveServiceStub:
     """Says how far the passages of an archive are embedded. ARCHIVE_NOT_FOUND."""
     ReembedArchive: _grpc.UnaryUnaryMultiCallable[_archive_service_pb2.ReembedArchiveRequest, _archive_service_pb2.ReembedArchiveResponse]
     """Embeds all passages of an archive anew, with another embedder or the same one, in the background; GetArchiveEmbedding says
-    how far it is. Meanwhile passages are found by their words, and by meaning once they have their new vector. ARCHIVE_NOT_FOUND;
-    MODEL_NOT_FOUND when no provider offers the embedder.
+    how far it is. Meanwhile passages are found by their words and by the vectors that they have, of the former embedder as of the new
+    one. ARCHIVE_NOT_FOUND; MODEL_NOT_FOUND when no provider offers the embedder.
     """
     ListArchiveAgentIds: _grpc.UnaryUnaryMultiCallable[_archive_service_pb2.ListArchiveAgentIdsRequest, _archive_service_pb2.ListArchiveAgentIdsResponse]
     """Returns the ids of the agents that use an archive, sorted. ARCHIVE_NOT_FOUND."""
@@ -71,7 +73,9 @@ class ArchiveServiceAsyncStub(ArchiveServiceStub):
     ListArchives: _aio.UnaryUnaryMultiCallable[_archive_service_pb2.ListArchivesRequest, _archive_service_pb2.ListArchivesResponse]  # type: ignore[assignment]
     """Lists archives, newest first. CURSOR_NOT_FOUND when a cursor never was in the list."""
     UpdateArchive: _aio.UnaryUnaryMultiCallable[_archive_service_pb2.UpdateArchiveRequest, _archive_service_pb2.UpdateArchiveResponse]  # type: ignore[assignment]
-    """Changes what the mask names: `name`, `description`, `metadata`. ARCHIVE_NOT_FOUND."""
+    """Changes what the mask names: `name`, `description`, `metadata`, `max_age`, `max_passages`, `deduplication`.
+    ARCHIVE_NOT_FOUND.
+    """
     DeleteArchive: _aio.UnaryUnaryMultiCallable[_archive_service_pb2.DeleteArchiveRequest, _archive_service_pb2.DeleteArchiveResponse]  # type: ignore[assignment]
     """Removes an archive and its passages. ARCHIVE_NOT_FOUND."""
     AttachArchive: _aio.UnaryUnaryMultiCallable[_archive_service_pb2.AttachArchiveRequest, _archive_service_pb2.AttachArchiveResponse]  # type: ignore[assignment]
@@ -84,8 +88,8 @@ class ArchiveServiceAsyncStub(ArchiveServiceStub):
     """Says how far the passages of an archive are embedded. ARCHIVE_NOT_FOUND."""
     ReembedArchive: _aio.UnaryUnaryMultiCallable[_archive_service_pb2.ReembedArchiveRequest, _archive_service_pb2.ReembedArchiveResponse]  # type: ignore[assignment]
     """Embeds all passages of an archive anew, with another embedder or the same one, in the background; GetArchiveEmbedding says
-    how far it is. Meanwhile passages are found by their words, and by meaning once they have their new vector. ARCHIVE_NOT_FOUND;
-    MODEL_NOT_FOUND when no provider offers the embedder.
+    how far it is. Meanwhile passages are found by their words and by the vectors that they have, of the former embedder as of the new
+    one. ARCHIVE_NOT_FOUND; MODEL_NOT_FOUND when no provider offers the embedder.
     """
     ListArchiveAgentIds: _aio.UnaryUnaryMultiCallable[_archive_service_pb2.ListArchiveAgentIdsRequest, _archive_service_pb2.ListArchiveAgentIdsResponse]  # type: ignore[assignment]
     """Returns the ids of the agents that use an archive, sorted. ARCHIVE_NOT_FOUND."""
@@ -123,7 +127,9 @@ class ArchiveServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _archive_service_pb2.UpdateArchiveRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_archive_service_pb2.UpdateArchiveResponse, _abc.Awaitable[_archive_service_pb2.UpdateArchiveResponse]]:
-        """Changes what the mask names: `name`, `description`, `metadata`. ARCHIVE_NOT_FOUND."""
+        """Changes what the mask names: `name`, `description`, `metadata`, `max_age`, `max_passages`, `deduplication`.
+        ARCHIVE_NOT_FOUND.
+        """
 
     @_abc_1.abstractmethod
     def DeleteArchive(
@@ -166,8 +172,8 @@ class ArchiveServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_archive_service_pb2.ReembedArchiveResponse, _abc.Awaitable[_archive_service_pb2.ReembedArchiveResponse]]:
         """Embeds all passages of an archive anew, with another embedder or the same one, in the background; GetArchiveEmbedding says
-        how far it is. Meanwhile passages are found by their words, and by meaning once they have their new vector. ARCHIVE_NOT_FOUND;
-        MODEL_NOT_FOUND when no provider offers the embedder.
+        how far it is. Meanwhile passages are found by their words and by the vectors that they have, of the former embedder as of the new
+        one. ARCHIVE_NOT_FOUND; MODEL_NOT_FOUND when no provider offers the embedder.
         """
 
     @_abc_1.abstractmethod

@@ -53,7 +53,9 @@ class Folder(_message.Message):
     """User that changed it last. Output only."""
     @_builtins.property
     def embedding_config(self) -> _archive_pb2.EmbeddingConfig:
-        """What embeds its chunks, and how long they are; absent until an embedder is known. Immutable."""
+        """What embeds its chunks, and how long they are; absent until an embedder is known. Of a change the `handle` counts, which embeds
+        all chunks anew in the background as ReembedArchive does, and the `embedding_chunk_size`, for files that are read from then on.
+        """
 
     @_builtins.property
     def created_at(self) -> _timestamp_pb2.Timestamp:

@@ -135,8 +135,8 @@ class FolderServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def UpdateFolder(self, request, context):
-        """Changes what the mask names: `name`, `description`, `instructions`, `metadata`. FOLDER_NOT_FOUND; ALREADY_EXISTS when
-        another folder has the new name.
+        """Changes what the mask names: `name`, `description`, `instructions`, `metadata`, `embedding_config`. FOLDER_NOT_FOUND;
+        ALREADY_EXISTS when another folder has the new name; MODEL_NOT_FOUND when no provider offers the new embedder.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -48,8 +48,8 @@ class FolderServiceStub:
     GetFolderStatistics: _grpc.UnaryUnaryMultiCallable[_folder_service_pb2.GetFolderStatisticsRequest, _folder_service_pb2.GetFolderStatisticsResponse]
     """Says how many folders and files there are, and how large they are."""
     UpdateFolder: _grpc.UnaryUnaryMultiCallable[_folder_service_pb2.UpdateFolderRequest, _folder_service_pb2.UpdateFolderResponse]
-    """Changes what the mask names: `name`, `description`, `instructions`, `metadata`. FOLDER_NOT_FOUND; ALREADY_EXISTS when
-    another folder has the new name.
+    """Changes what the mask names: `name`, `description`, `instructions`, `metadata`, `embedding_config`. FOLDER_NOT_FOUND;
+    ALREADY_EXISTS when another folder has the new name; MODEL_NOT_FOUND when no provider offers the new embedder.
     """
     DeleteFolder: _grpc.UnaryUnaryMultiCallable[_folder_service_pb2.DeleteFolderRequest, _folder_service_pb2.DeleteFolderResponse]
     """Removes a folder with its files, and takes it from its agents. FOLDER_NOT_FOUND."""
@@ -78,8 +78,8 @@ class FolderServiceAsyncStub(FolderServiceStub):
     GetFolderStatistics: _aio.UnaryUnaryMultiCallable[_folder_service_pb2.GetFolderStatisticsRequest, _folder_service_pb2.GetFolderStatisticsResponse]  # type: ignore[assignment]
     """Says how many folders and files there are, and how large they are."""
     UpdateFolder: _aio.UnaryUnaryMultiCallable[_folder_service_pb2.UpdateFolderRequest, _folder_service_pb2.UpdateFolderResponse]  # type: ignore[assignment]
-    """Changes what the mask names: `name`, `description`, `instructions`, `metadata`. FOLDER_NOT_FOUND; ALREADY_EXISTS when
-    another folder has the new name.
+    """Changes what the mask names: `name`, `description`, `instructions`, `metadata`, `embedding_config`. FOLDER_NOT_FOUND;
+    ALREADY_EXISTS when another folder has the new name; MODEL_NOT_FOUND when no provider offers the new embedder.
     """
     DeleteFolder: _aio.UnaryUnaryMultiCallable[_folder_service_pb2.DeleteFolderRequest, _folder_service_pb2.DeleteFolderResponse]  # type: ignore[assignment]
     """Removes a folder with its files, and takes it from its agents. FOLDER_NOT_FOUND."""
@@ -147,8 +147,8 @@ class FolderServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _folder_service_pb2.UpdateFolderRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_folder_service_pb2.UpdateFolderResponse, _abc.Awaitable[_folder_service_pb2.UpdateFolderResponse]]:
-        """Changes what the mask names: `name`, `description`, `instructions`, `metadata`. FOLDER_NOT_FOUND; ALREADY_EXISTS when
-        another folder has the new name.
+        """Changes what the mask names: `name`, `description`, `instructions`, `metadata`, `embedding_config`. FOLDER_NOT_FOUND;
+        ALREADY_EXISTS when another folder has the new name; MODEL_NOT_FOUND when no provider offers the new embedder.
         """
 
     @_abc_1.abstractmethod

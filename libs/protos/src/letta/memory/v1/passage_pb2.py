@@ -22,13 +22,14 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from buf.validate import validate_pb2 as buf_dot_validate_dot_validate__pb2
 from google.api import field_behavior_pb2 as google_dot_api_dot_field__behavior__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 from letta.jsonmap.v1 import annotations_pb2 as letta_dot_jsonmap_dot_v1_dot_annotations__pb2
 from letta.memory.v1 import archive_pb2 as letta_dot_memory_dot_v1_dot_archive__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dletta/memory/v1/passage.proto\x12\x0fletta.memory.v1\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\"letta/jsonmap/v1/annotations.proto\x1a\x1dletta/memory/v1/archive.proto\"\xcf\x06\n\x07Passage\x12-\n\rcreated_by_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x03H\x00R\x0b\x63reatedById\x88\x01\x01\x12\x36\n\x12last_updated_by_id\x18\x02 \x01(\tB\x04\xe2\x41\x01\x03H\x01R\x0flastUpdatedById\x88\x01\x01\x12?\n\ncreated_at\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03R\tcreatedAt\x12?\n\nupdated_at\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03R\tupdatedAt\x12-\n\x0forganization_id\x18\x06 \x01(\tB\x04\xe2\x41\x01\x03R\x0eorganizationId\x12(\n\narchive_id\x18\x07 \x01(\tB\x04\xe2\x41\x01\x03H\x02R\tarchiveId\x88\x01\x01\x12\x35\n\tfolder_id\x18\x08 \x01(\tB\x13\xe2\x41\x01\x03\xca\xf3\x18\x0b\n\tsource_idH\x03R\x08\x66olderId\x88\x01\x01\x12\"\n\x07\x66ile_id\x18\t \x01(\tB\x04\xe2\x41\x01\x03H\x04R\x06\x66ileId\x88\x01\x01\x12&\n\tfile_name\x18\n \x01(\tB\x04\xe2\x41\x01\x03H\x05R\x08\x66ileName\x88\x01\x01\x12&\n\x08metadata\x18\x0b \x01(\tB\n\xe2\x41\x01\x03\xca\xf3\x18\x02\x10\x01R\x08metadata\x12\x1e\n\x04tags\x18\x0c \x03(\tB\n\xe2\x41\x01\x03\xca\xf3\x18\x02`\x01R\x04tags\x12\x14\n\x02id\x18\r \x01(\tB\x04\xe2\x41\x01\x03R\x02id\x12\x18\n\x04text\x18\x0e \x01(\tB\x04\xe2\x41\x01\x03R\x04text\x12(\n\tembedding\x18\x0f \x03(\x02\x42\n\xe2\x41\x01\x03\xca\xf3\x18\x02`\x01R\tembedding\x12Q\n\x10\x65mbedding_config\x18\x10 \x01(\x0b\x32 .letta.memory.v1.EmbeddingConfigB\x04\xe2\x41\x01\x03R\x0f\x65mbeddingConfig:*\xda\xf3\x18&\x12$\n\nis_deleted\x12\x0forganization_id\x1a\x05\x66\x61lseB\x10\n\x0e_created_by_idB\x15\n\x13_last_updated_by_idB\r\n\x0b_archive_idB\x0c\n\n_folder_idB\n\n\x08_file_idB\x0c\n\n_file_nameb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dletta/memory/v1/passage.proto\x12\x0fletta.memory.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\"letta/jsonmap/v1/annotations.proto\x1a\x1dletta/memory/v1/archive.proto\"\x93\x07\n\x07Passage\x12-\n\rcreated_by_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x03H\x00R\x0b\x63reatedById\x88\x01\x01\x12\x36\n\x12last_updated_by_id\x18\x02 \x01(\tB\x04\xe2\x41\x01\x03H\x01R\x0flastUpdatedById\x88\x01\x01\x12?\n\ncreated_at\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03R\tcreatedAt\x12?\n\nupdated_at\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03R\tupdatedAt\x12-\n\x0forganization_id\x18\x06 \x01(\tB\x04\xe2\x41\x01\x03R\x0eorganizationId\x12(\n\narchive_id\x18\x07 \x01(\tB\x04\xe2\x41\x01\x03H\x02R\tarchiveId\x88\x01\x01\x12\x35\n\tfolder_id\x18\x08 \x01(\tB\x13\xe2\x41\x01\x03\xca\xf3\x18\x0b\n\tsource_idH\x03R\x08\x66olderId\x88\x01\x01\x12\"\n\x07\x66ile_id\x18\t \x01(\tB\x04\xe2\x41\x01\x03H\x04R\x06\x66ileId\x88\x01\x01\x12&\n\tfile_name\x18\n \x01(\tB\x04\xe2\x41\x01\x03H\x05R\x08\x66ileName\x88\x01\x01\x12&\n\x08metadata\x18\x0b \x01(\tB\n\xe2\x41\x01\x03\xca\xf3\x18\x02\x10\x01R\x08metadata\x12\x1e\n\x04tags\x18\x0c \x03(\tB\n\xe2\x41\x01\x03\xca\xf3\x18\x02`\x01R\x04tags\x12\x14\n\x02id\x18\r \x01(\tB\x04\xe2\x41\x01\x03R\x02id\x12\x18\n\x04text\x18\x0e \x01(\tB\x04\xe2\x41\x01\x03R\x04text\x12(\n\tembedding\x18\x0f \x03(\x02\x42\n\xe2\x41\x01\x03\xca\xf3\x18\x02`\x01R\tembedding\x12Q\n\x10\x65mbedding_config\x18\x10 \x01(\x0b\x32 .letta.memory.v1.EmbeddingConfigB\x04\xe2\x41\x01\x03R\x0f\x65mbeddingConfig\x12\x42\n\x06origin\x18\x11 \x01(\x0b\x32\x1e.letta.memory.v1.PassageOriginB\n\xe2\x41\x01\x03\xca\xf3\x18\x02 \x01R\x06origin:*\xda\xf3\x18&\x12$\n\nis_deleted\x12\x0forganization_id\x1a\x05\x66\x61lseB\x10\n\x0e_created_by_idB\x15\n\x13_last_updated_by_idB\r\n\x0b_archive_idB\x0c\n\n_folder_idB\n\n\x08_file_idB\x0c\n\n_file_name\"\xe8\x02\n\rPassageOrigin\x12,\n\x08\x61gent_id\x18\x01 \x01(\tB\x11\xe2\x41\x01\x01\xbaH\x04r\x02\x18@\xca\xf3\x18\x02 \x01R\x07\x61gentId\x12:\n\x0f\x63onversation_id\x18\x02 \x01(\tB\x11\xe2\x41\x01\x01\xbaH\x04r\x02\x18@\xca\xf3\x18\x02 \x01R\x0e\x63onversationId\x12(\n\x06run_id\x18\x03 \x01(\tB\x11\xe2\x41\x01\x01\xbaH\x04r\x02\x18@\xca\xf3\x18\x02 \x01R\x05runId\x12\x30\n\nmessage_id\x18\x04 \x01(\tB\x11\xe2\x41\x01\x01\xbaH\x04r\x02\x18@\xca\xf3\x18\x02 \x01R\tmessageId\x12\x34\n\x0ctool_call_id\x18\x05 \x01(\tB\x12\xe2\x41\x01\x01\xbaH\x05r\x03\x18\x80\x01\xca\xf3\x18\x02 \x01R\ntoolCallId\x12/\n\ttool_name\x18\x06 \x01(\tB\x12\xe2\x41\x01\x01\xbaH\x05r\x03\x18\x80\x02\xca\xf3\x18\x02 \x01R\x08toolName\x12*\n\x07\x66ile_id\x18\x07 \x01(\tB\x11\xe2\x41\x01\x01\xbaH\x04r\x02\x18@\xca\xf3\x18\x02 \x01R\x06\x66ileIdb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -65,8 +66,26 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_PASSAGE'].fields_by_name['embedding']._serialized_options = b'\342A\001\003\312\363\030\002`\001'
   _globals['_PASSAGE'].fields_by_name['embedding_config']._loaded_options = None
   _globals['_PASSAGE'].fields_by_name['embedding_config']._serialized_options = b'\342A\001\003'
+  _globals['_PASSAGE'].fields_by_name['origin']._loaded_options = None
+  _globals['_PASSAGE'].fields_by_name['origin']._serialized_options = b'\342A\001\003\312\363\030\002 \001'
   _globals['_PASSAGE']._loaded_options = None
   _globals['_PASSAGE']._serialized_options = b'\332\363\030&\022$\n\nis_deleted\022\017organization_id\032\005false'
-  _globals['_PASSAGE']._serialized_start=184
-  _globals['_PASSAGE']._serialized_end=1031
+  _globals['_PASSAGEORIGIN'].fields_by_name['agent_id']._loaded_options = None
+  _globals['_PASSAGEORIGIN'].fields_by_name['agent_id']._serialized_options = b'\342A\001\001\272H\004r\002\030@\312\363\030\002 \001'
+  _globals['_PASSAGEORIGIN'].fields_by_name['conversation_id']._loaded_options = None
+  _globals['_PASSAGEORIGIN'].fields_by_name['conversation_id']._serialized_options = b'\342A\001\001\272H\004r\002\030@\312\363\030\002 \001'
+  _globals['_PASSAGEORIGIN'].fields_by_name['run_id']._loaded_options = None
+  _globals['_PASSAGEORIGIN'].fields_by_name['run_id']._serialized_options = b'\342A\001\001\272H\004r\002\030@\312\363\030\002 \001'
+  _globals['_PASSAGEORIGIN'].fields_by_name['message_id']._loaded_options = None
+  _globals['_PASSAGEORIGIN'].fields_by_name['message_id']._serialized_options = b'\342A\001\001\272H\004r\002\030@\312\363\030\002 \001'
+  _globals['_PASSAGEORIGIN'].fields_by_name['tool_call_id']._loaded_options = None
+  _globals['_PASSAGEORIGIN'].fields_by_name['tool_call_id']._serialized_options = b'\342A\001\001\272H\005r\003\030\200\001\312\363\030\002 \001'
+  _globals['_PASSAGEORIGIN'].fields_by_name['tool_name']._loaded_options = None
+  _globals['_PASSAGEORIGIN'].fields_by_name['tool_name']._serialized_options = b'\342A\001\001\272H\005r\003\030\200\002\312\363\030\002 \001'
+  _globals['_PASSAGEORIGIN'].fields_by_name['file_id']._loaded_options = None
+  _globals['_PASSAGEORIGIN'].fields_by_name['file_id']._serialized_options = b'\342A\001\001\272H\004r\002\030@\312\363\030\002 \001'
+  _globals['_PASSAGE']._serialized_start=213
+  _globals['_PASSAGE']._serialized_end=1128
+  _globals['_PASSAGEORIGIN']._serialized_start=1131
+  _globals['_PASSAGEORIGIN']._serialized_end=1491
 # @@protoc_insertion_point(module_scope)

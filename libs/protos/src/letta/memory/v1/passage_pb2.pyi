@@ -13,10 +13,10 @@ import builtins as _builtins
 import sys
 import typing as _typing
 
-if sys.version_info >= (3, 10):
-    from typing import TypeAlias as _TypeAlias
+if sys.version_info >= (3, 11):
+    from typing import TypeAlias as _TypeAlias, Never as _Never
 else:
-    from typing_extensions import TypeAlias as _TypeAlias
+    from typing_extensions import TypeAlias as _TypeAlias, Never as _Never
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
@@ -41,6 +41,7 @@ class Passage(_message.Message):
     TEXT_FIELD_NUMBER: _builtins.int
     EMBEDDING_FIELD_NUMBER: _builtins.int
     EMBEDDING_CONFIG_FIELD_NUMBER: _builtins.int
+    ORIGIN_FIELD_NUMBER: _builtins.int
     created_by_id: _builtins.str
     """User that made it. Output only."""
     last_updated_by_id: _builtins.str
@@ -81,6 +82,10 @@ class Passage(_message.Message):
     def embedding_config(self) -> _archive_pb2.EmbeddingConfig:
         """What embedded it. Output only."""
 
+    @_builtins.property
+    def origin(self) -> Global___PassageOrigin:
+        """Where it came from, as its writer said; absent where nothing was said. A chunk of a file says so by its `file_id`. Output only."""
+
     def __init__(
         self,
         *,
@@ -99,10 +104,11 @@ class Passage(_message.Message):
         text: _builtins.str = ...,
         embedding: _abc.Iterable[_builtins.float] | None = ...,
         embedding_config: _archive_pb2.EmbeddingConfig | None = ...,
+        origin: Global___PassageOrigin | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_archive_id", b"_archive_id", "_created_by_id", b"_created_by_id", "_file_id", b"_file_id", "_file_name", b"_file_name", "_folder_id", b"_folder_id", "_last_updated_by_id", b"_last_updated_by_id", "archive_id", b"archive_id", "created_at", b"created_at", "created_by_id", b"created_by_id", "embedding_config", b"embedding_config", "file_id", b"file_id", "file_name", b"file_name", "folder_id", b"folder_id", "last_updated_by_id", b"last_updated_by_id", "updated_at", b"updated_at"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_archive_id", b"_archive_id", "_created_by_id", b"_created_by_id", "_file_id", b"_file_id", "_file_name", b"_file_name", "_folder_id", b"_folder_id", "_last_updated_by_id", b"_last_updated_by_id", "archive_id", b"archive_id", "created_at", b"created_at", "created_by_id", b"created_by_id", "embedding_config", b"embedding_config", "file_id", b"file_id", "file_name", b"file_name", "folder_id", b"folder_id", "last_updated_by_id", b"last_updated_by_id", "origin", b"origin", "updated_at", b"updated_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_archive_id", b"_archive_id", "_created_by_id", b"_created_by_id", "_file_id", b"_file_id", "_file_name", b"_file_name", "_folder_id", b"_folder_id", "_last_updated_by_id", b"_last_updated_by_id", "archive_id", b"archive_id", "created_at", b"created_at", "created_by_id", b"created_by_id", "embedding", b"embedding", "embedding_config", b"embedding_config", "file_id", b"file_id", "file_name", b"file_name", "folder_id", b"folder_id", "id", b"id", "last_updated_by_id", b"last_updated_by_id", "metadata", b"metadata", "organization_id", b"organization_id", "tags", b"tags", "text", b"text", "updated_at", b"updated_at"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_archive_id", b"_archive_id", "_created_by_id", b"_created_by_id", "_file_id", b"_file_id", "_file_name", b"_file_name", "_folder_id", b"_folder_id", "_last_updated_by_id", b"_last_updated_by_id", "archive_id", b"archive_id", "created_at", b"created_at", "created_by_id", b"created_by_id", "embedding", b"embedding", "embedding_config", b"embedding_config", "file_id", b"file_id", "file_name", b"file_name", "folder_id", b"folder_id", "id", b"id", "last_updated_by_id", b"last_updated_by_id", "metadata", b"metadata", "organization_id", b"organization_id", "origin", b"origin", "tags", b"tags", "text", b"text", "updated_at", b"updated_at"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__archive_id: _TypeAlias = _typing.Literal["archive_id"]  # noqa: Y015
     _WhichOneofArgType__archive_id: _TypeAlias = _typing.Literal["_archive_id", b"_archive_id"]  # noqa: Y015
@@ -130,3 +136,49 @@ class Passage(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__last_updated_by_id) -> _WhichOneofReturnType__last_updated_by_id | None: ...
 
 Global___Passage: _TypeAlias = Passage  # noqa: Y015
+
+@_typing.final
+class PassageOrigin(_message.Message):
+    """Where a passage came from. What an agent writes with its tools says all but the file."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    AGENT_ID_FIELD_NUMBER: _builtins.int
+    CONVERSATION_ID_FIELD_NUMBER: _builtins.int
+    RUN_ID_FIELD_NUMBER: _builtins.int
+    MESSAGE_ID_FIELD_NUMBER: _builtins.int
+    TOOL_CALL_ID_FIELD_NUMBER: _builtins.int
+    TOOL_NAME_FIELD_NUMBER: _builtins.int
+    FILE_ID_FIELD_NUMBER: _builtins.int
+    agent_id: _builtins.str
+    """The agent that wrote it, `agent-<uuid>`."""
+    conversation_id: _builtins.str
+    """The conversation it was written in, `conv-<uuid>`, or that of the agent."""
+    run_id: _builtins.str
+    """The run it was written in, `run-<uuid>`."""
+    message_id: _builtins.str
+    """The message that it was taken from, `message-<uuid>`: of an agent the one with the call."""
+    tool_call_id: _builtins.str
+    """The call of a tool that wrote it."""
+    tool_name: _builtins.str
+    """Name of that tool."""
+    file_id: _builtins.str
+    """The file that it was taken from, `file-<uuid>`."""
+    def __init__(
+        self,
+        *,
+        agent_id: _builtins.str = ...,
+        conversation_id: _builtins.str = ...,
+        run_id: _builtins.str = ...,
+        message_id: _builtins.str = ...,
+        tool_call_id: _builtins.str = ...,
+        tool_name: _builtins.str = ...,
+        file_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_id", b"agent_id", "conversation_id", b"conversation_id", "file_id", b"file_id", "message_id", b"message_id", "run_id", b"run_id", "tool_call_id", b"tool_call_id", "tool_name", b"tool_name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PassageOrigin: _TypeAlias = PassageOrigin  # noqa: Y015

@@ -56,6 +56,7 @@ class NewPassage(_message.Message):
     METADATA_FIELD_NUMBER: _builtins.int
     TAGS_FIELD_NUMBER: _builtins.int
     CREATED_AT_FIELD_NUMBER: _builtins.int
+    ORIGIN_FIELD_NUMBER: _builtins.int
     text: _builtins.str
     """The text. At most REQUEST_LIMIT_TEXT_CHARACTERS, as every text."""
     metadata: _builtins.str
@@ -68,6 +69,10 @@ class NewPassage(_message.Message):
     def created_at(self) -> _timestamp_pb2.Timestamp:
         """When what it tells happened. Absent: now."""
 
+    @_builtins.property
+    def origin(self) -> _passage_pb2.PassageOrigin:
+        """Where it came from."""
+
     def __init__(
         self,
         *,
@@ -75,10 +80,11 @@ class NewPassage(_message.Message):
         metadata: _builtins.str = ...,
         tags: _abc.Iterable[_builtins.str] | None = ...,
         created_at: _timestamp_pb2.Timestamp | None = ...,
+        origin: _passage_pb2.PassageOrigin | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at", "origin", b"origin"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at", "metadata", b"metadata", "tags", b"tags", "text", b"text"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at", "metadata", b"metadata", "origin", b"origin", "tags", b"tags", "text", b"text"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -125,6 +131,9 @@ class CreatePassageResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     PASSAGE_FIELD_NUMBER: _builtins.int
+    EXISTING_FIELD_NUMBER: _builtins.int
+    existing: _builtins.bool
+    """The archive had the text already and skips such ones: this is the passage that stands."""
     @_builtins.property
     def passage(self) -> _passage_pb2.Passage:
         """The passage."""
@@ -133,10 +142,11 @@ class CreatePassageResponse(_message.Message):
         self,
         *,
         passage: _passage_pb2.Passage | None = ...,
+        existing: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["passage", b"passage"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["passage", b"passage"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["existing", b"existing", "passage", b"passage"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -183,18 +193,26 @@ class CreatePassagesResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     PASSAGES_FIELD_NUMBER: _builtins.int
+    EXISTING_PLACES_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def passages(self) -> _containers.RepeatedCompositeFieldContainer[_passage_pb2.Passage]:
         """The passages, in the order given."""
+
+    @_builtins.property
+    def existing_places(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Which of them stood already, as the archive skips texts that it has: their places in the request, from 0. A text that the request
+        repeats counts too.
+        """
 
     def __init__(
         self,
         *,
         passages: _abc.Iterable[_passage_pb2.Passage] | None = ...,
+        existing_places: _abc.Iterable[_builtins.int] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["passages", b"passages"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["existing_places", b"existing_places", "passages", b"passages"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -242,6 +260,120 @@ class DeletePassageResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___DeletePassageResponse: _TypeAlias = DeletePassageResponse  # noqa: Y015
+
+@_typing.final
+class PassageFilter(_message.Message):
+    """What passages have in common. All that is said must hold."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ORIGIN_FIELD_NUMBER: _builtins.int
+    TAGS_FIELD_NUMBER: _builtins.int
+    TAG_MATCH_MODE_FIELD_NUMBER: _builtins.int
+    CREATED_AFTER_FIELD_NUMBER: _builtins.int
+    CREATED_BEFORE_FIELD_NUMBER: _builtins.int
+    tag_match_mode: Global___TagMatchMode.ValueType
+    """How the tags are read."""
+    @_builtins.property
+    def origin(self) -> _passage_pb2.PassageOrigin:
+        """Where they came from: each field that is said must be the same. A `file_id` finds the chunks of the file too, which nothing else
+        finds.
+        """
+
+    @_builtins.property
+    def tags(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Labels that they have."""
+
+    @_builtins.property
+    def created_after(self) -> _timestamp_pb2.Timestamp:
+        """Their `created_at` is this time or a later one."""
+
+    @_builtins.property
+    def created_before(self) -> _timestamp_pb2.Timestamp:
+        """Their `created_at` is earlier than this time."""
+
+    def __init__(
+        self,
+        *,
+        origin: _passage_pb2.PassageOrigin | None = ...,
+        tags: _abc.Iterable[_builtins.str] | None = ...,
+        tag_match_mode: Global___TagMatchMode.ValueType = ...,
+        created_after: _timestamp_pb2.Timestamp | None = ...,
+        created_before: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["created_after", b"created_after", "created_before", b"created_before", "origin", b"origin"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["created_after", b"created_after", "created_before", b"created_before", "origin", b"origin", "tag_match_mode", b"tag_match_mode", "tags", b"tags"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PassageFilter: _TypeAlias = PassageFilter  # noqa: Y015
+
+@_typing.final
+class PurgePassagesRequest(_message.Message):
+    """Request of PassageService.PurgePassages."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ARCHIVE_ID_FIELD_NUMBER: _builtins.int
+    FILTER_FIELD_NUMBER: _builtins.int
+    FORCE_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    archive_id: _builtins.str
+    """The archive. Empty: all archives."""
+    force: _builtins.bool
+    """Remove them. Otherwise they are only counted."""
+    request_id: _builtins.str
+    """Key of the request: the same key again removes nothing that was written since; IDEMPOTENCY_CONFLICT with another body. From the
+    header `Idempotency-Key` over HTTP.
+    """
+    @_builtins.property
+    def filter(self) -> Global___PassageFilter:
+        """Which passages. Absent: all of the archive."""
+
+    def __init__(
+        self,
+        *,
+        archive_id: _builtins.str = ...,
+        filter: Global___PassageFilter | None = ...,
+        force: _builtins.bool = ...,
+        request_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["filter", b"filter"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["archive_id", b"archive_id", "filter", b"filter", "force", b"force", "request_id", b"request_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PurgePassagesRequest: _TypeAlias = PurgePassagesRequest  # noqa: Y015
+
+@_typing.final
+class PurgePassagesResponse(_message.Message):
+    """Response of PassageService.PurgePassages."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PURGE_COUNT_FIELD_NUMBER: _builtins.int
+    PURGE_SAMPLE_FIELD_NUMBER: _builtins.int
+    purge_count: _builtins.int
+    """How many passages went, or would go."""
+    @_builtins.property
+    def purge_sample(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Some of those that would go, at most 100. Empty when they went."""
+
+    def __init__(
+        self,
+        *,
+        purge_count: _builtins.int = ...,
+        purge_sample: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["purge_count", b"purge_count", "purge_sample", b"purge_sample"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PurgePassagesResponse: _TypeAlias = PurgePassagesResponse  # noqa: Y015
 
 @_typing.final
 class SearchPassagesRequest(_message.Message):
@@ -507,6 +639,7 @@ class CreateArchivalMemoryRequest(_message.Message):
     TAGS_FIELD_NUMBER: _builtins.int
     CREATED_AT_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
+    ORIGIN_FIELD_NUMBER: _builtins.int
     agent_id: _builtins.str
     """The agent, `agent-<uuid>`."""
     text: _builtins.str
@@ -523,6 +656,10 @@ class CreateArchivalMemoryRequest(_message.Message):
     def created_at(self) -> _timestamp_pb2.Timestamp:
         """When what it tells happened. Absent: now."""
 
+    @_builtins.property
+    def origin(self) -> _passage_pb2.PassageOrigin:
+        """Where it came from."""
+
     def __init__(
         self,
         *,
@@ -531,10 +668,11 @@ class CreateArchivalMemoryRequest(_message.Message):
         tags: _abc.Iterable[_builtins.str] | None = ...,
         created_at: _timestamp_pb2.Timestamp | None = ...,
         request_id: _builtins.str = ...,
+        origin: _passage_pb2.PassageOrigin | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at", "origin", b"origin"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_id", b"agent_id", "created_at", b"created_at", "request_id", b"request_id", "tags", b"tags", "text", b"text"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_id", b"agent_id", "created_at", b"created_at", "origin", b"origin", "request_id", b"request_id", "tags", b"tags", "text", b"text"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -547,6 +685,9 @@ class CreateArchivalMemoryResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     PASSAGES_FIELD_NUMBER: _builtins.int
+    EXISTING_FIELD_NUMBER: _builtins.int
+    existing: _builtins.bool
+    """The archive had the text already and skips such ones: this is the passage that stands."""
     @_builtins.property
     def passages(self) -> _containers.RepeatedCompositeFieldContainer[_passage_pb2.Passage]:
         """The passage, in a list as V1 has it."""
@@ -555,10 +696,11 @@ class CreateArchivalMemoryResponse(_message.Message):
         self,
         *,
         passages: _abc.Iterable[_passage_pb2.Passage] | None = ...,
+        existing: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["passages", b"passages"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["existing", b"existing", "passages", b"passages"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

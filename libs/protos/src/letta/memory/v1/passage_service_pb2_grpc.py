@@ -53,6 +53,11 @@ class PassageServiceStub:
                 request_serializer=letta_dot_memory_dot_v1_dot_passage__service__pb2.DeletePassageRequest.SerializeToString,
                 response_deserializer=letta_dot_memory_dot_v1_dot_passage__service__pb2.DeletePassageResponse.FromString,
                 _registered_method=True)
+        self.PurgePassages = channel.unary_unary(
+                '/letta.memory.v1.PassageService/PurgePassages',
+                request_serializer=letta_dot_memory_dot_v1_dot_passage__service__pb2.PurgePassagesRequest.SerializeToString,
+                response_deserializer=letta_dot_memory_dot_v1_dot_passage__service__pb2.PurgePassagesResponse.FromString,
+                _registered_method=True)
         self.SearchPassages = channel.unary_unary(
                 '/letta.memory.v1.PassageService/SearchPassages',
                 request_serializer=letta_dot_memory_dot_v1_dot_passage__service__pb2.SearchPassagesRequest.SerializeToString,
@@ -103,6 +108,16 @@ class PassageServiceServicer:
 
     def DeletePassage(self, request, context):
         """Removes a passage. ARCHIVE_NOT_FOUND, PASSAGE_NOT_FOUND.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def PurgePassages(self, request, context):
+        """Removes all passages that a filter finds and that were written before the call: of an archive, or of one origin in every archive.
+        They go in batches, and no search finds one that went. A call that ends before all went goes on in the background; a repeat
+        with its key waits for the rest, and says how many went in all. Without `force` nothing goes, and the answer says what would.
+        ARCHIVE_NOT_FOUND; INVALID_ARGUMENT when neither an archive nor an origin other than a tool's name is said.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -162,6 +177,11 @@ def add_PassageServiceServicer_to_server(servicer, server):
                     servicer.DeletePassage,
                     request_deserializer=letta_dot_memory_dot_v1_dot_passage__service__pb2.DeletePassageRequest.FromString,
                     response_serializer=letta_dot_memory_dot_v1_dot_passage__service__pb2.DeletePassageResponse.SerializeToString,
+            ),
+            'PurgePassages': grpc.unary_unary_rpc_method_handler(
+                    servicer.PurgePassages,
+                    request_deserializer=letta_dot_memory_dot_v1_dot_passage__service__pb2.PurgePassagesRequest.FromString,
+                    response_serializer=letta_dot_memory_dot_v1_dot_passage__service__pb2.PurgePassagesResponse.SerializeToString,
             ),
             'SearchPassages': grpc.unary_unary_rpc_method_handler(
                     servicer.SearchPassages,
@@ -274,6 +294,33 @@ class PassageService:
             '/letta.memory.v1.PassageService/DeletePassage',
             letta_dot_memory_dot_v1_dot_passage__service__pb2.DeletePassageRequest.SerializeToString,
             letta_dot_memory_dot_v1_dot_passage__service__pb2.DeletePassageResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def PurgePassages(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/letta.memory.v1.PassageService/PurgePassages',
+            letta_dot_memory_dot_v1_dot_passage__service__pb2.PurgePassagesRequest.SerializeToString,
+            letta_dot_memory_dot_v1_dot_passage__service__pb2.PurgePassagesResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -43,6 +43,12 @@ class PassageServiceStub:
     """Writes several passages, all or none. ARCHIVE_NOT_FOUND."""
     DeletePassage: _grpc.UnaryUnaryMultiCallable[_passage_service_pb2.DeletePassageRequest, _passage_service_pb2.DeletePassageResponse]
     """Removes a passage. ARCHIVE_NOT_FOUND, PASSAGE_NOT_FOUND."""
+    PurgePassages: _grpc.UnaryUnaryMultiCallable[_passage_service_pb2.PurgePassagesRequest, _passage_service_pb2.PurgePassagesResponse]
+    """Removes all passages that a filter finds and that were written before the call: of an archive, or of one origin in every archive.
+    They go in batches, and no search finds one that went. A call that ends before all went goes on in the background; a repeat
+    with its key waits for the rest, and says how many went in all. Without `force` nothing goes, and the answer says what would.
+    ARCHIVE_NOT_FOUND; INVALID_ARGUMENT when neither an archive nor an origin other than a tool's name is said.
+    """
     SearchPassages: _grpc.UnaryUnaryMultiCallable[_passage_service_pb2.SearchPassagesRequest, _passage_service_pb2.SearchPassagesResponse]
     """Searches archives, by words and by meaning, best first. Without a query the newest come first. ARCHIVE_NOT_FOUND,
     FOLDER_NOT_FOUND, AGENT_NOT_FOUND; INVALID_ARGUMENT when no archive, folder or agent is named.
@@ -73,6 +79,12 @@ class PassageServiceAsyncStub(PassageServiceStub):
     """Writes several passages, all or none. ARCHIVE_NOT_FOUND."""
     DeletePassage: _aio.UnaryUnaryMultiCallable[_passage_service_pb2.DeletePassageRequest, _passage_service_pb2.DeletePassageResponse]  # type: ignore[assignment]
     """Removes a passage. ARCHIVE_NOT_FOUND, PASSAGE_NOT_FOUND."""
+    PurgePassages: _aio.UnaryUnaryMultiCallable[_passage_service_pb2.PurgePassagesRequest, _passage_service_pb2.PurgePassagesResponse]  # type: ignore[assignment]
+    """Removes all passages that a filter finds and that were written before the call: of an archive, or of one origin in every archive.
+    They go in batches, and no search finds one that went. A call that ends before all went goes on in the background; a repeat
+    with its key waits for the rest, and says how many went in all. Without `force` nothing goes, and the answer says what would.
+    ARCHIVE_NOT_FOUND; INVALID_ARGUMENT when neither an archive nor an origin other than a tool's name is said.
+    """
     SearchPassages: _aio.UnaryUnaryMultiCallable[_passage_service_pb2.SearchPassagesRequest, _passage_service_pb2.SearchPassagesResponse]  # type: ignore[assignment]
     """Searches archives, by words and by meaning, best first. Without a query the newest come first. ARCHIVE_NOT_FOUND,
     FOLDER_NOT_FOUND, AGENT_NOT_FOUND; INVALID_ARGUMENT when no archive, folder or agent is named.
@@ -118,6 +130,18 @@ class PassageServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_passage_service_pb2.DeletePassageResponse, _abc.Awaitable[_passage_service_pb2.DeletePassageResponse]]:
         """Removes a passage. ARCHIVE_NOT_FOUND, PASSAGE_NOT_FOUND."""
+
+    @_abc_1.abstractmethod
+    def PurgePassages(
+        self,
+        request: _passage_service_pb2.PurgePassagesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_passage_service_pb2.PurgePassagesResponse, _abc.Awaitable[_passage_service_pb2.PurgePassagesResponse]]:
+        """Removes all passages that a filter finds and that were written before the call: of an archive, or of one origin in every archive.
+        They go in batches, and no search finds one that went. A call that ends before all went goes on in the background; a repeat
+        with its key waits for the rest, and says how many went in all. Without `force` nothing goes, and the answer says what would.
+        ARCHIVE_NOT_FOUND; INVALID_ARGUMENT when neither an archive nor an origin other than a tool's name is said.
+        """
 
     @_abc_1.abstractmethod
     def SearchPassages(

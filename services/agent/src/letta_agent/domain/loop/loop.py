@@ -398,16 +398,16 @@ class Loop:
     ) -> list[ToolReturnContent]:
         held, definition = self.held, self._job.definition
         calls = calls_of(step.message)
-        needs_environment = bool(definition.secrets)
         environment = (
             self._tools.secrets.environment(held.organization_id, held.agent_id, definition.secrets)
-            if needs_environment
+            if definition.secrets
             else {}
         )
         return await self._tools.caller.execute(
             StepCalls(
                 run=held,
                 step_index=index,
+                message_id=step.message.id,
                 calls=calls,
                 toolset=self._toolset,
                 rules=self._rules,

@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 from letta.common.v1 import message_pb2
 from letta.memory.v1 import context_service_pb2 as memory_pb2
 from letta.memory.v1.message_service_pb2 import SearchStoredMessagesRequest
+from letta.memory.v1.passage_pb2 import PassageOrigin
 from letta.memory.v1.passage_service_pb2 import (
     TAG_MATCH_MODE_ALL,
     TAG_MATCH_MODE_ANY,
@@ -51,6 +52,7 @@ def keepable(value: Any) -> Any:
     return [keepable(item) for item in value] if isinstance(value, list) else value
 
 
+_CALL_ID = 128  # characters of a call's id that a passage keeps; vendors make them
 _Run = Callable[["BuiltinTools", BuiltinCall], Awaitable[str]]
 
 
@@ -146,7 +148,17 @@ class BuiltinTools:
     async def archive(self, call: BuiltinCall) -> str:
         """Insert a passage."""
         text, tags = call.text("content"), call.texts("tags")
-        request = CreateArchivalMemoryRequest(agent_id=call.run.agent_id, text=text, tags=tags, request_id=call.key)
+        origin = PassageOrigin(
+            agent_id=call.run.agent_id,
+            conversation_id=call.run.conversation_id,
+            run_id=call.run.run_id,
+            message_id=call.message_id,
+            tool_call_id=keepable(call.call_id)[:_CALL_ID],
+            tool_name=call.name,
+        )
+        request = CreateArchivalMemoryRequest(
+            agent_id=call.run.agent_id, text=text, tags=tags, request_id=call.key, origin=origin
+        )
         await self._memory.insert_passage(request)
         return "None"
 

@@ -27,6 +27,9 @@ class BuiltinCall:
     arguments: Arguments
     timezone: str = ""
     """Where the agent lives; empty: UTC."""
+    call_id: str = ""
+    message_id: str = ""
+    """The message with the call; both are empty where no model made it."""
 
     def text(self, name: str, default: str | None = None) -> str:
         """Return a text argument. Raises BuiltinArgumentError when it is missing or no text."""

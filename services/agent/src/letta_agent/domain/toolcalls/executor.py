@@ -54,6 +54,8 @@ class StepCalls:
 
     run: RunKey
     step_index: int
+    message_id: str
+    """The message that has the calls."""
     calls: Sequence[ToolCallContent]
     toolset: Toolset
     rules: ToolRules
@@ -78,6 +80,9 @@ class ToolRun:
     environment: Mapping[str, str]
     state: Agent
     blocks: Sequence[Block]
+    call_id: str = ""
+    message_id: str = ""
+    """The message with the call; both are empty where no model made it."""
 
 
 class Caller:
@@ -141,12 +146,32 @@ class Caller:
         # Built-in tools have keys in memory and may be repeated, others only where their makers say so.
         if step.replayed and not tool.idempotent and not self._is_here(tool):
             return failed(UNKNOWN_OUTCOME)
-        return await self.run(ToolRun(step.run, key, tool, arguments, step.environment, step.state, step.blocks))
+        return await self.run(
+            ToolRun(
+                run=step.run,
+                key=key,
+                tool=tool,
+                arguments=arguments,
+                environment=step.environment,
+                state=step.state,
+                blocks=step.blocks,
+                call_id=call.id,
+                message_id=step.message_id,
+            )
+        )
 
     async def run(self, asked: ToolRun) -> Outcome:
         """Execute one call, and keep what it changes of the agent's blocks. Raises what `ends_run` names."""
         tool = asked.tool
-        builtin = BuiltinCall(asked.run, asked.key, tool.name, keepable(asked.arguments), asked.state.timezone)
+        builtin = BuiltinCall(
+            run=asked.run,
+            key=asked.key,
+            name=tool.name,
+            arguments=keepable(asked.arguments),
+            timezone=asked.state.timezone,
+            call_id=asked.call_id,
+            message_id=asked.message_id,
+        )
         if self._is_here(tool):
             return await self._builtin.execute(builtin)
         state = state_of(asked.state, asked.blocks) if wants_state(tool) else ""

@@ -2,8 +2,9 @@
 -- the mean of the scope), and by the words around them.
 --
 -- p_models has the number of each vector's kind (model_of); p_new the postings of texts that are in no table yet, under keys of
--- their own. A key is scope << 32 | place. score is relative to the best; the places count from 1; docs/adr/0019 has the reasons
--- and the figures. Words that no text has count as those that they are like (like_words), for less; what was found by these says so.
+-- their own. Of a filter, kept and places bound each of the scopes, in their order. A key is scope << 32 | place. score is relative to
+-- the best; the places count from 1; docs/adr/0019 has the reasons and the figures. Words that no text has count as those that they are
+-- like (like_words), for less; what was found by these says so.
 -- What bounds a search: 64 words, 8,000 postings in a large scope, and twice p_limit texts of a lane (at least 60).
 -- A bigint is hashed by its halves, one XOR the other, which keys of many scopes have in common: the scope is hashed with them.
 -- Plans are made once, maybe when there is nothing yet, so each access is by a key and arrays, and joins are hash joins.
@@ -58,7 +59,8 @@ begin
   slope := 0.36 / mean_words;
   talk := least(1, 40 / mean_words);
   narrowed := p_filter.conversation_id is not null or p_filter.roles is not null or p_filter.types is not null
-    or p_filter.tags is not null or p_filter.since is not null or p_filter.until is not null;
+    or p_filter.tags is not null or p_filter.since is not null or p_filter.until is not null
+    or p_filter.places is not null;
   partial := untidy or narrowed;
   asked := array(select distinct hashtext(w.stem) from unnest(p_words) w);
   if p_by_words then
@@ -93,7 +95,9 @@ begin
         and (p_filter.tags is null
           or case when p_filter.all_tags then t.tags @> p_filter.tags else t.tags && p_filter.tags end)
         and (p_filter.since is null or t.created_at >= p_filter.since)
-        and (p_filter.until is null or t.created_at <= p_filter.until));
+        and (p_filter.until is null or t.created_at <= p_filter.until)
+        and (p_filter.places is null or (t.created_at >= p_filter.kept[array_position(p_scopes, t.scope)]
+          and t.place >= p_filter.places[array_position(p_scopes, t.scope)])));
   end if;
   for i in 1 .. coalesce(cardinality(p_vectors), 0) loop
     kind := p_models[i];
@@ -134,7 +138,9 @@ begin
               and (p_filter.tags is null
                 or case when p_filter.all_tags then t.tags @> p_filter.tags else t.tags && p_filter.tags end)
               and (p_filter.since is null or t.created_at >= p_filter.since)
-              and (p_filter.until is null or t.created_at <= p_filter.until)))
+              and (p_filter.until is null or t.created_at <= p_filter.until)
+              and (p_filter.places is null or (t.created_at >= p_filter.kept[array_position(p_scopes, t.scope)]
+                and t.place >= p_filter.places[array_position(p_scopes, t.scope)]))))
           order by distance limit depth) z;
       else
         select array_agg(z.scope::bigint << 32 | z.place), array_agg(shift - z.distance) into found_keys, found_scores from (
@@ -148,7 +154,9 @@ begin
               and (p_filter.tags is null
                 or case when p_filter.all_tags then t.tags @> p_filter.tags else t.tags && p_filter.tags end)
               and (p_filter.since is null or t.created_at >= p_filter.since)
-              and (p_filter.until is null or t.created_at <= p_filter.until)))
+              and (p_filter.until is null or t.created_at <= p_filter.until)
+              and (p_filter.places is null or (t.created_at >= p_filter.kept[array_position(p_scopes, t.scope)]
+                and t.place >= p_filter.places[array_position(p_scopes, t.scope)]))))
           order by distance limit depth) z;
       end if;
       nearest := nearest || found_keys;

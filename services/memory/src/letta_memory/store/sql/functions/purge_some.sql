@@ -1,5 +1,5 @@
--- Removes some rows of what was deleted, of whichever organization, what was deleted first at first. Says whether there may be more.
--- Locks: the rows; a file or a folder that somebody else works on is left to them.
+-- Removes some rows of what was deleted, of whichever organization, what was deleted first at first, and then some passages for a purge
+-- that did not end. Says whether there may be more. Locks: the rows; what somebody else works on is left to them.
 create or replace function memory.purge_some() returns boolean language plpgsql as $$
 declare
   owner text;
@@ -15,7 +15,12 @@ begin
   select d.organization_id, d.id into owner, gone from memory.folders d
   where d.deleted_at is not null order by d.deleted_at limit 1 for update skip locked;
   if gone is null then
-    return false;
+    select x.organization_id, x.id into owner, gone from memory.passage_purges x
+    where x.ended_at is null order by x.started_at limit 1 for update skip locked;
+    if gone is not null then
+      perform memory.purge_passages(owner, gone, 1000);
+    end if;
+    return gone is not null;
   end if;
   select f.id into inside from memory.files f where f.organization_id = owner and f.folder_id = gone limit 1;
   if inside is not null then

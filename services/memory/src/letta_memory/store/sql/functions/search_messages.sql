@@ -72,7 +72,7 @@ begin
         p_org, scopes, asked, p_vectors,
         array(select memory.model_of(v.embedder, v.vector) from unnest(p_vectors, p_embedders) v (vector, embedder)),
         p_mode <> 1 /* SearchMode.VECTOR */,
-        (p_conversation, p_roles, p_types, null, null, p_from, p_to)::memory.text_filter, fresh, p_limit) h
+        (p_conversation, p_roles, p_types, null, null, p_from, p_to, null, null)::memory.text_filter, fresh, p_limit) h
       -- One by one, by the whole key: what a plan makes of a join depends on what is known of the tables.
       left join lateral (
         select y.conversation_id, y.seq from memory.search_texts y

@@ -21,7 +21,7 @@ begin
     -- A microsecond apart, so that lists by time have them in the order of the file.
     (select array_agg(f.created_at + (p_first + n) * interval '1 microsecond' order by n)
      from generate_series(0, cardinality(p_ids) - 1) n),
-    array_fill(null::extensions.halfvec, array[cardinality(p_ids)]), null);
+    array_fill(null::extensions.halfvec, array[cardinality(p_ids)]), array_fill(''::text, array[cardinality(p_ids)]), null);
   update memory.passages p set file_id = p_file, file_place = p_first + i.number - 1
   from unnest(p_ids) with ordinality i (id, number)
   where p.organization_id = p_org and p.archive_id = a.id and p.id = i.id;
