@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import AsyncIterator
 from itertools import pairwise
 from typing import Any
 from uuid import uuid4
 
+import psycopg
 import pytest
 
 from tests.callers import IMPATIENT, SCHEMAS, Api, calling, environment, orphans, serving, texts, until
@@ -22,8 +24,8 @@ READING = {"open_files", "grep_files", "semantic_search_files"}
 class Desk:
     """Agents, their folders and their model."""
 
-    def __init__(self, api: Api, openai: OpenAIServer) -> None:
-        self.api, self.openai = api, openai
+    def __init__(self, api: Api, openai: OpenAIServer, url: str) -> None:
+        self.api, self.openai, self.url = api, openai, url
 
     async def folder(self, **more: Any) -> dict[str, Any]:
         made = await self.api.http.post("/v1/folders/", json={"name": f"docs-{uuid4()}", **more})
@@ -69,9 +71,9 @@ class Desk:
 @pytest.fixture(scope="module")
 async def desk(databases: Databases, openai: OpenAIServer, anthropic: Any) -> AsyncIterator[Desk]:
     url = databases.clone(SCHEMAS)
-    variables = {**IMPATIENT, **environment(openai, anthropic)}
+    variables = {**IMPATIENT, **environment(openai, anthropic), "LETTA_AGENT_SWEEP_SECONDS": "0.2"}
     async with serving(url, environment=variables) as server, calling(server) as api:
-        yield Desk(api, openai)
+        yield Desk(api, openai, url)
 
 
 def directories(prompt: str) -> str:
@@ -299,6 +301,64 @@ async def test_folders_are_replaced_as_a_set(desk: Desk, openai: OpenAIServer) -
         "/v1/agents/", json={"model": "openai/gpt-4o-mini", "folder_ids": [f"source-{uuid4()}"]}
     )
     assert refused.status_code == 404
+
+
+@pytest.mark.parametrize("place", ["folders", "sources"])
+async def test_tools_go_with_a_last_folder_that_is_deleted(desk: Desk, openai: OpenAIServer, place: str) -> None:
+    one, two = await desk.folder(), await desk.folder()
+    alone, both, other = (
+        await desk.api.agent(folder_ids=[one["id"]]),
+        await desk.api.agent(folder_ids=[one["id"], two["id"]]),
+        await desk.api.agent(folder_ids=[two["id"]]),
+    )
+    gone = await desk.api.http.delete(f"/v1/{place}/{one['id']}")
+    assert (gone.status_code, gone.json()) == (200, None)
+    assert [await tools_of(desk, agent_id) & READING for agent_id in (alone, both, other)] == [
+        set(),
+        READING,
+        READING,
+    ]
+    await desk.shown(alone)
+    assert not {tool["function"]["name"] for tool in desk.asked()[-1].get("tools", [])} & READING
+    again = await desk.api.http.delete(f"/v1/{place}/{one['id']}")
+    assert again.status_code == 404
+    await desk.attach(alone, two)
+    assert await tools_of(desk, alone) >= READING
+
+
+async def test_tools_that_stand_where_a_process_died_go_later(desk: Desk, openai: OpenAIServer) -> None:
+    """What was done of a deletion when whoever did it died: the folder is gone, and the tools are still there."""
+    folder = await desk.folder()
+    left = [await desk.api.agent(folder_ids=[folder["id"]]) for _ in range(3)]
+    with psycopg.connect(desk.url, autocommit=True) as conn:
+        conn.execute("delete from memory.folder_agents where folder_id = %s", [folder["id"]])
+
+    async def tools() -> list[set[str]]:
+        return [await tools_of(desk, agent_id) & READING for agent_id in left]
+
+    await until(tools, lambda found: found == [set()] * 3)
+
+    def losses() -> int:
+        with psycopg.connect(desk.url) as conn:
+            return int(conn.execute("select count(*) from memory.folder_losses").fetchall()[0][0])
+
+    async def kept() -> int:
+        return losses()
+
+    await until(kept, lambda number: number == 0)
+
+
+async def test_folders_that_come_and_go_at_once_leave_what_fits(desk: Desk, openai: OpenAIServer) -> None:
+    folders = [await desk.folder() for _ in range(6)]
+    stays = await desk.folder()
+    kept, emptied = await desk.api.agent(), await desk.api.agent()
+    for folder in folders:
+        await desk.attach(kept, folder)
+        await desk.attach(emptied, folder)
+    await asyncio.gather(
+        *(desk.api.http.delete(f"/v1/folders/{folder['id']}") for folder in folders), desk.attach(kept, stays)
+    )
+    assert [await tools_of(desk, agent_id) & READING for agent_id in (kept, emptied)] == [READING, set()]
 
 
 async def test_a_tool_is_called_outside_of_a_run(desk: Desk, openai: OpenAIServer) -> None:

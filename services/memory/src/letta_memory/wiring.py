@@ -38,7 +38,7 @@ from letta_memory.domain.messages import Messages, MessageStore
 from letta_memory.domain.passages import Passages, PassageStore
 from letta_memory.domain.pruning import PruneOptions, Pruner, PruneStore
 from letta_memory.domain.purges import Purges, PurgeStore
-from letta_memory.domain.reading.agent_files import AgentFiles, AgentFileStore, GrepLimits
+from letta_memory.domain.reading.agent_files import AgentFiles, AgentFileStore, FolderLossStore, GrepLimits
 from letta_memory.domain.review.corrections import CorrectionReviewer, CorrectionStore
 from letta_memory.domain.review.keeper import ReviewKeeper
 from letta_memory.domain.review.passages import PassageReviewer, PassageReviewStore
@@ -71,6 +71,7 @@ from letta_memory.store.pending import SqlPendingStore
 from letta_memory.store.pruning import SqlPruneStore
 from letta_memory.store.purges import SqlPurgeStore
 from letta_memory.store.reading.agent_files import SqlAgentFileStore
+from letta_memory.store.reading.folder_losses import SqlFolderLossStore
 from letta_memory.store.review.corrections import SqlCorrectionStore
 from letta_memory.store.review.passages import SqlPassageReviewStore
 from letta_memory.store.review.suggestions import SqlSuggestionStore
@@ -98,6 +99,7 @@ class Stores:
     passages: PassageStore
     purges: PurgeStore
     agent_files: AgentFileStore
+    folder_losses: FolderLossStore
     folders: FolderStore
     files: FileStore
     uploads: UploadStore
@@ -129,6 +131,7 @@ async def build(settings: MemorySettings, deps: Deps) -> Service:
         passages=SqlPassageStore(db),
         purges=SqlPurgeStore(db),
         agent_files=SqlAgentFileStore(db),
+        folder_losses=SqlFolderLossStore(db),
         folders=SqlFolderStore(db),
         files=files,
         uploads=SqlUploadStore(db, files, deps.clock),
@@ -223,7 +226,7 @@ def _servicers(
     return (
         (
             agent_file_service_pb2_grpc.add_AgentFileServiceServicer_to_server,
-            AgentFileServicer(agent_files, stores.agent_files, clock),
+            AgentFileServicer(agent_files, stores.agent_files, stores.folder_losses, clock),
         ),
         (context_service_pb2_grpc.add_ContextServiceServicer_to_server, contexts),
         (block_service_pb2_grpc.add_BlockServiceServicer_to_server, blocks),

@@ -52,9 +52,9 @@ class Files:
         )
         await self.memory.agent_files.AttachFolder(request, timeout=10)
 
-    async def detach(self, folder_id: str = "") -> int:
+    async def detach(self, folder_id: str = "") -> None:
         request = pb.DetachFolderRequest(agent_id=self.agent_id, folder_id=folder_id or self.folder.id)
-        return int((await self.memory.agent_files.DetachFolder(request, timeout=10)).folder_count)
+        await self.memory.agent_files.DetachFolder(request, timeout=10)
 
     async def list(self, **more: Any) -> pb.ListAgentFilesResponse:
         request = pb.ListAgentFilesRequest(agent_id=self.agent_id, **more)
@@ -104,8 +104,8 @@ async def test_a_folder_is_attached_once(files: Files) -> None:
         pb.ListAgentFoldersRequest(agent_id=files.agent_id), timeout=10
     )
     assert list(found.folders) == [files.folder]
-    assert await files.detach() == 0
-    assert await files.detach() == 0
+    await files.detach()
+    await files.detach()
 
 
 async def test_files_are_opened_while_there_is_room(files: Files) -> None:

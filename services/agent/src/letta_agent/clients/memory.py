@@ -15,6 +15,8 @@ from letta.memory.v1 import (
     block_service_pb2,
     block_service_pb2_grpc,
     context_service_pb2_grpc,
+    folder_service_pb2,
+    folder_service_pb2_grpc,
     message_service_pb2,
     message_service_pb2_grpc,
     passage_service_pb2,
@@ -23,7 +25,7 @@ from letta.memory.v1 import (
 from letta.memory.v1 import context_service_pb2 as pb
 from letta_agent.clients.held_contexts import HeldContexts
 from letta_agent.clients.patience import AWAY, patiently
-from letta_agent.domain.peers.memory import Block, LettaMessage, Message
+from letta_agent.domain.peers.memory import Block, FolderLoss, LettaMessage, Message
 
 TIMEOUT = 15.0  # covers the 5 s that memory gives an embedder while a passage is written
 GREP_TIMEOUT = 75.0  # covers the 30 s that a search waits for its turn, and the 30 s that it may take
@@ -40,6 +42,7 @@ class MemoryClient:
         self._messages = message_service_pb2_grpc.MessageServiceStub(channel)
         self._passages = passage_service_pb2_grpc.PassageServiceStub(channel)
         self._files = agent_file_service_pb2_grpc.AgentFileServiceStub(channel)
+        self._folders = folder_service_pb2_grpc.FolderServiceStub(channel)
         self._held = HeldContexts()
 
     async def provision(
@@ -198,10 +201,24 @@ class MemoryClient:
         """Attach a folder."""
         await self._files.AttachFolder(request, timeout=TIMEOUT)
 
-    async def detach_folder(self, agent_id: str, folder_id: str) -> int:
-        """Detach a folder, and return how many are left."""
+    async def detach_folder(self, agent_id: str, folder_id: str) -> None:
+        """Detach a folder."""
         request = agent_file_service_pb2.DetachFolderRequest(agent_id=agent_id, folder_id=folder_id)
-        return (await self._files.DetachFolder(request, timeout=TIMEOUT)).folder_count
+        await self._files.DetachFolder(request, timeout=TIMEOUT)
+
+    async def delete_folder(self, folder_id: str) -> None:
+        """Remove a folder, and take it from its agents."""
+        await self._folders.DeleteFolder(folder_service_pb2.DeleteFolderRequest(folder_id=folder_id), timeout=TIMEOUT)
+
+    async def folder_losses(self, organization_id: str, after: int) -> Sequence[FolderLoss]:
+        """Return some of the agents that lost their last folder, of an organization or all, after a position."""
+        request = agent_file_service_pb2.ListFolderLossesRequest(organization_id=organization_id, after=after)
+        return (await self._files.ListFolderLosses(request, timeout=TIMEOUT)).losses
+
+    async def forget_folder_losses(self, positions: Sequence[int]) -> None:
+        """Forget that agents lost their last folder."""
+        request = agent_file_service_pb2.ForgetFolderLossesRequest(positions=positions)
+        await self._files.ForgetFolderLosses(request, timeout=TIMEOUT)
 
     async def set_file_limits(self, request: agent_file_service_pb2.SetFileLimitsRequest) -> None:
         """Set how many files an agent may have open, and how much it sees of each."""

@@ -99,6 +99,10 @@ class AgentServicer(agent_service_pb2_grpc.AgentServiceServicer):
         agent = await self._agents.detach_folder(current_actor(), request.agent_id, request.folder_id)
         return pb.DetachFolderResponse(agent=as_read(agent))
 
+    async def DeleteFolder(self, request: pb.DeleteFolderRequest, context: Call) -> pb.DeleteFolderResponse:
+        await self._agents.delete_folder(current_actor(), request.folder_id)
+        return pb.DeleteFolderResponse()
+
     async def AttachTool(self, request: pb.AttachToolRequest, context: Call) -> pb.AttachToolResponse:
         agent = await self._agents.attach_tool(current_actor(), request.agent_id, request.tool_id)
         return pb.AttachToolResponse(agent=as_read(agent))

@@ -12,7 +12,7 @@ from letta.memory.v1 import agent_file_service_pb2_grpc
 from letta_common.actor import current_actor
 from letta_common.clock import Clock
 from letta_common.values.paging import Page
-from letta_memory.domain.reading.agent_files import AgentFiles, AgentFileStore, FileLimits, file_cursor
+from letta_memory.domain.reading.agent_files import AgentFiles, AgentFileStore, FileLimits, FolderLossStore, file_cursor
 
 Call = grpc.aio.ServicerContext[Any, Any]
 
@@ -20,9 +20,10 @@ Call = grpc.aio.ServicerContext[Any, Any]
 class AgentFileServicer(agent_file_service_pb2_grpc.AgentFileServiceServicer):
     """Serves what agents see of files."""
 
-    def __init__(self, agent_files: AgentFiles, store: AgentFileStore, clock: Clock) -> None:
+    def __init__(self, agent_files: AgentFiles, store: AgentFileStore, losses: FolderLossStore, clock: Clock) -> None:
         self._agent_files = agent_files
         self._store = store
+        self._losses = losses
         self._clock = clock
 
     async def AttachFolder(self, request: pb.AttachFolderRequest, context: Call) -> pb.AttachFolderResponse:
@@ -31,8 +32,19 @@ class AgentFileServicer(agent_file_service_pb2_grpc.AgentFileServiceServicer):
         return pb.AttachFolderResponse()
 
     async def DetachFolder(self, request: pb.DetachFolderRequest, context: Call) -> pb.DetachFolderResponse:
-        left = await self._store.detach_folder(current_actor(), request.agent_id, request.folder_id)
-        return pb.DetachFolderResponse(folder_count=left)
+        await self._store.detach_folder(current_actor(), request.agent_id, request.folder_id)
+        return pb.DetachFolderResponse()
+
+    async def ListFolderLosses(self, request: pb.ListFolderLossesRequest, context: Call) -> pb.ListFolderLossesResponse:
+        return pb.ListFolderLossesResponse(
+            losses=await self._losses.list_losses(request.organization_id, request.after)
+        )
+
+    async def ForgetFolderLosses(
+        self, request: pb.ForgetFolderLossesRequest, context: Call
+    ) -> pb.ForgetFolderLossesResponse:
+        await self._losses.forget_losses(current_actor(), request.positions)
+        return pb.ForgetFolderLossesResponse()
 
     async def SetFileLimits(self, request: pb.SetFileLimitsRequest, context: Call) -> pb.SetFileLimitsResponse:
         await self._store.set_limits(current_actor(), request.agent_id, _limits(request))

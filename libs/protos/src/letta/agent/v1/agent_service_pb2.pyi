@@ -917,6 +917,45 @@ class DetachFolderResponse(_message.Message):
 Global___DetachFolderResponse: _TypeAlias = DetachFolderResponse  # noqa: Y015
 
 @_typing.final
+class DeleteFolderRequest(_message.Message):
+    """Request of AgentService.DeleteFolder."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FOLDER_ID_FIELD_NUMBER: _builtins.int
+    folder_id: _builtins.str
+    """The folder, `source-<uuid>`."""
+    def __init__(
+        self,
+        *,
+        folder_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["folder_id", b"folder_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DeleteFolderRequest: _TypeAlias = DeleteFolderRequest  # noqa: Y015
+
+@_typing.final
+class DeleteFolderResponse(_message.Message):
+    """Response of AgentService.DeleteFolder."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DeleteFolderResponse: _TypeAlias = DeleteFolderResponse  # noqa: Y015
+
+@_typing.final
 class AttachToolRequest(_message.Message):
     """Request of AgentService.AttachTool."""
 

@@ -90,6 +90,11 @@ class AgentServiceStub:
                 request_serializer=letta_dot_agent_dot_v1_dot_agent__service__pb2.DetachFolderRequest.SerializeToString,
                 response_deserializer=letta_dot_agent_dot_v1_dot_agent__service__pb2.DetachFolderResponse.FromString,
                 _registered_method=True)
+        self.DeleteFolder = channel.unary_unary(
+                '/letta.agent.v1.AgentService/DeleteFolder',
+                request_serializer=letta_dot_agent_dot_v1_dot_agent__service__pb2.DeleteFolderRequest.SerializeToString,
+                response_deserializer=letta_dot_agent_dot_v1_dot_agent__service__pb2.DeleteFolderResponse.FromString,
+                _registered_method=True)
         self.AttachTool = channel.unary_unary(
                 '/letta.agent.v1.AgentService/AttachTool',
                 request_serializer=letta_dot_agent_dot_v1_dot_agent__service__pb2.AttachToolRequest.SerializeToString,
@@ -220,6 +225,14 @@ class AgentServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def DeleteFolder(self, request, context):
+        """Removes a folder with its files and takes it from its agents, and the tools that read files from those whose last one it was.
+        FOLDER_NOT_FOUND.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def AttachTool(self, request, context):
         """Attaches a tool. A repeat changes nothing. TOOL_NOT_FOUND when there is no such tool.
         """
@@ -344,6 +357,11 @@ def add_AgentServiceServicer_to_server(servicer, server):
                     servicer.DetachFolder,
                     request_deserializer=letta_dot_agent_dot_v1_dot_agent__service__pb2.DetachFolderRequest.FromString,
                     response_serializer=letta_dot_agent_dot_v1_dot_agent__service__pb2.DetachFolderResponse.SerializeToString,
+            ),
+            'DeleteFolder': grpc.unary_unary_rpc_method_handler(
+                    servicer.DeleteFolder,
+                    request_deserializer=letta_dot_agent_dot_v1_dot_agent__service__pb2.DeleteFolderRequest.FromString,
+                    response_serializer=letta_dot_agent_dot_v1_dot_agent__service__pb2.DeleteFolderResponse.SerializeToString,
             ),
             'AttachTool': grpc.unary_unary_rpc_method_handler(
                     servicer.AttachTool,
@@ -689,6 +707,33 @@ class AgentService:
             '/letta.agent.v1.AgentService/DetachFolder',
             letta_dot_agent_dot_v1_dot_agent__service__pb2.DetachFolderRequest.SerializeToString,
             letta_dot_agent_dot_v1_dot_agent__service__pb2.DetachFolderResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DeleteFolder(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/letta.agent.v1.AgentService/DeleteFolder',
+            letta_dot_agent_dot_v1_dot_agent__service__pb2.DeleteFolderRequest.SerializeToString,
+            letta_dot_agent_dot_v1_dot_agent__service__pb2.DeleteFolderResponse.FromString,
             options,
             channel_credentials,
             insecure,

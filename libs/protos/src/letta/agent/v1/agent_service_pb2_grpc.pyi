@@ -59,6 +59,10 @@ class AgentServiceStub:
     """Detaches a folder and closes its files, and with the last one detaches the tools that read files. A repeat changes nothing.
     FOLDER_NOT_FOUND.
     """
+    DeleteFolder: _grpc.UnaryUnaryMultiCallable[_agent_service_pb2.DeleteFolderRequest, _agent_service_pb2.DeleteFolderResponse]
+    """Removes a folder with its files and takes it from its agents, and the tools that read files from those whose last one it was.
+    FOLDER_NOT_FOUND.
+    """
     AttachTool: _grpc.UnaryUnaryMultiCallable[_agent_service_pb2.AttachToolRequest, _agent_service_pb2.AttachToolResponse]
     """Attaches a tool. A repeat changes nothing. TOOL_NOT_FOUND when there is no such tool."""
     DetachTool: _grpc.UnaryUnaryMultiCallable[_agent_service_pb2.DetachToolRequest, _agent_service_pb2.DetachToolResponse]
@@ -114,6 +118,10 @@ class AgentServiceAsyncStub(AgentServiceStub):
     """Attaches a folder, and with the first one the tools that read files. A repeat changes nothing. FOLDER_NOT_FOUND."""
     DetachFolder: _aio.UnaryUnaryMultiCallable[_agent_service_pb2.DetachFolderRequest, _agent_service_pb2.DetachFolderResponse]  # type: ignore[assignment]
     """Detaches a folder and closes its files, and with the last one detaches the tools that read files. A repeat changes nothing.
+    FOLDER_NOT_FOUND.
+    """
+    DeleteFolder: _aio.UnaryUnaryMultiCallable[_agent_service_pb2.DeleteFolderRequest, _agent_service_pb2.DeleteFolderResponse]  # type: ignore[assignment]
+    """Removes a folder with its files and takes it from its agents, and the tools that read files from those whose last one it was.
     FOLDER_NOT_FOUND.
     """
     AttachTool: _aio.UnaryUnaryMultiCallable[_agent_service_pb2.AttachToolRequest, _agent_service_pb2.AttachToolResponse]  # type: ignore[assignment]
@@ -234,6 +242,16 @@ class AgentServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_agent_service_pb2.DetachFolderResponse, _abc.Awaitable[_agent_service_pb2.DetachFolderResponse]]:
         """Detaches a folder and closes its files, and with the last one detaches the tools that read files. A repeat changes nothing.
+        FOLDER_NOT_FOUND.
+        """
+
+    @_abc_1.abstractmethod
+    def DeleteFolder(
+        self,
+        request: _agent_service_pb2.DeleteFolderRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_agent_service_pb2.DeleteFolderResponse, _abc.Awaitable[_agent_service_pb2.DeleteFolderResponse]]:
+        """Removes a folder with its files and takes it from its agents, and the tools that read files from those whose last one it was.
         FOLDER_NOT_FOUND.
         """
 

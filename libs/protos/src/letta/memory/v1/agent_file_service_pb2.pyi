@@ -104,21 +104,137 @@ class DetachFolderResponse(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
-    FOLDER_COUNT_FIELD_NUMBER: _builtins.int
-    folder_count: _builtins.int
-    """Folders that the agent still has."""
     def __init__(
         self,
-        *,
-        folder_count: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["folder_count", b"folder_count"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___DetachFolderResponse: _TypeAlias = DetachFolderResponse  # noqa: Y015
+
+@_typing.final
+class FolderLoss(_message.Message):
+    """That an agent lost its last folder: it was detached or deleted."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    POSITION_FIELD_NUMBER: _builtins.int
+    ORGANIZATION_ID_FIELD_NUMBER: _builtins.int
+    AGENT_ID_FIELD_NUMBER: _builtins.int
+    position: _builtins.int
+    """Place in the list; it grows."""
+    organization_id: _builtins.str
+    """Organization of the agent."""
+    agent_id: _builtins.str
+    """The agent, `agent-<uuid>`. It may have folders again."""
+    def __init__(
+        self,
+        *,
+        position: _builtins.int = ...,
+        organization_id: _builtins.str = ...,
+        agent_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_id", b"agent_id", "organization_id", b"organization_id", "position", b"position"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___FolderLoss: _TypeAlias = FolderLoss  # noqa: Y015
+
+@_typing.final
+class ListFolderLossesRequest(_message.Message):
+    """Request of AgentFileService.ListFolderLosses."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ORGANIZATION_ID_FIELD_NUMBER: _builtins.int
+    AFTER_FIELD_NUMBER: _builtins.int
+    organization_id: _builtins.str
+    """Only of this organization. Empty: of all."""
+    after: _builtins.int
+    """Only what comes after this position."""
+    def __init__(
+        self,
+        *,
+        organization_id: _builtins.str = ...,
+        after: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["after", b"after", "organization_id", b"organization_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListFolderLossesRequest: _TypeAlias = ListFolderLossesRequest  # noqa: Y015
+
+@_typing.final
+class ListFolderLossesResponse(_message.Message):
+    """Response of AgentFileService.ListFolderLosses."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LOSSES_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def losses(self) -> _containers.RepeatedCompositeFieldContainer[Global___FolderLoss]:
+        """At most 100; none when there are no more."""
+
+    def __init__(
+        self,
+        *,
+        losses: _abc.Iterable[Global___FolderLoss] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["losses", b"losses"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListFolderLossesResponse: _TypeAlias = ListFolderLossesResponse  # noqa: Y015
+
+@_typing.final
+class ForgetFolderLossesRequest(_message.Message):
+    """Request of AgentFileService.ForgetFolderLosses."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    POSITIONS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def positions(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Their positions."""
+
+    def __init__(
+        self,
+        *,
+        positions: _abc.Iterable[_builtins.int] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["positions", b"positions"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ForgetFolderLossesRequest: _TypeAlias = ForgetFolderLossesRequest  # noqa: Y015
+
+@_typing.final
+class ForgetFolderLossesResponse(_message.Message):
+    """Response of AgentFileService.ForgetFolderLosses."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ForgetFolderLossesResponse: _TypeAlias = ForgetFolderLossesResponse  # noqa: Y015
 
 @_typing.final
 class SetFileLimitsRequest(_message.Message):

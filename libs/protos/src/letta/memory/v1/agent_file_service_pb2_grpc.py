@@ -45,6 +45,16 @@ class AgentFileServiceStub:
                 request_serializer=letta_dot_memory_dot_v1_dot_agent__file__service__pb2.DetachFolderRequest.SerializeToString,
                 response_deserializer=letta_dot_memory_dot_v1_dot_agent__file__service__pb2.DetachFolderResponse.FromString,
                 _registered_method=True)
+        self.ListFolderLosses = channel.unary_unary(
+                '/letta.memory.v1.AgentFileService/ListFolderLosses',
+                request_serializer=letta_dot_memory_dot_v1_dot_agent__file__service__pb2.ListFolderLossesRequest.SerializeToString,
+                response_deserializer=letta_dot_memory_dot_v1_dot_agent__file__service__pb2.ListFolderLossesResponse.FromString,
+                _registered_method=True)
+        self.ForgetFolderLosses = channel.unary_unary(
+                '/letta.memory.v1.AgentFileService/ForgetFolderLosses',
+                request_serializer=letta_dot_memory_dot_v1_dot_agent__file__service__pb2.ForgetFolderLossesRequest.SerializeToString,
+                response_deserializer=letta_dot_memory_dot_v1_dot_agent__file__service__pb2.ForgetFolderLossesResponse.FromString,
+                _registered_method=True)
         self.SetFileLimits = channel.unary_unary(
                 '/letta.memory.v1.AgentFileService/SetFileLimits',
                 request_serializer=letta_dot_memory_dot_v1_dot_agent__file__service__pb2.SetFileLimitsRequest.SerializeToString,
@@ -106,6 +116,21 @@ class AgentFileServiceServicer:
 
     def DetachFolder(self, request, context):
         """Takes a folder from an agent and closes its files. A repeat changes nothing. AGENT_NOT_FOUND, FOLDER_NOT_FOUND.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListFolderLosses(self, request, context):
+        """Lists the agents that lost their last folder since somebody last forgot it, those that lost it first at first, of all
+        organizations or one; each as often as that happened.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ForgetFolderLosses(self, request, context):
+        """Forgets some of what ListFolderLosses lists, of the caller's organization. A repeat changes nothing.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -191,6 +216,16 @@ def add_AgentFileServiceServicer_to_server(servicer, server):
                     servicer.DetachFolder,
                     request_deserializer=letta_dot_memory_dot_v1_dot_agent__file__service__pb2.DetachFolderRequest.FromString,
                     response_serializer=letta_dot_memory_dot_v1_dot_agent__file__service__pb2.DetachFolderResponse.SerializeToString,
+            ),
+            'ListFolderLosses': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListFolderLosses,
+                    request_deserializer=letta_dot_memory_dot_v1_dot_agent__file__service__pb2.ListFolderLossesRequest.FromString,
+                    response_serializer=letta_dot_memory_dot_v1_dot_agent__file__service__pb2.ListFolderLossesResponse.SerializeToString,
+            ),
+            'ForgetFolderLosses': grpc.unary_unary_rpc_method_handler(
+                    servicer.ForgetFolderLosses,
+                    request_deserializer=letta_dot_memory_dot_v1_dot_agent__file__service__pb2.ForgetFolderLossesRequest.FromString,
+                    response_serializer=letta_dot_memory_dot_v1_dot_agent__file__service__pb2.ForgetFolderLossesResponse.SerializeToString,
             ),
             'SetFileLimits': grpc.unary_unary_rpc_method_handler(
                     servicer.SetFileLimits,
@@ -293,6 +328,60 @@ class AgentFileService:
             '/letta.memory.v1.AgentFileService/DetachFolder',
             letta_dot_memory_dot_v1_dot_agent__file__service__pb2.DetachFolderRequest.SerializeToString,
             letta_dot_memory_dot_v1_dot_agent__file__service__pb2.DetachFolderResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListFolderLosses(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/letta.memory.v1.AgentFileService/ListFolderLosses',
+            letta_dot_memory_dot_v1_dot_agent__file__service__pb2.ListFolderLossesRequest.SerializeToString,
+            letta_dot_memory_dot_v1_dot_agent__file__service__pb2.ListFolderLossesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ForgetFolderLosses(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/letta.memory.v1.AgentFileService/ForgetFolderLosses',
+            letta_dot_memory_dot_v1_dot_agent__file__service__pb2.ForgetFolderLossesRequest.SerializeToString,
+            letta_dot_memory_dot_v1_dot_agent__file__service__pb2.ForgetFolderLossesResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -39,6 +39,12 @@ class AgentFileServiceStub:
     """
     DetachFolder: _grpc.UnaryUnaryMultiCallable[_agent_file_service_pb2.DetachFolderRequest, _agent_file_service_pb2.DetachFolderResponse]
     """Takes a folder from an agent and closes its files. A repeat changes nothing. AGENT_NOT_FOUND, FOLDER_NOT_FOUND."""
+    ListFolderLosses: _grpc.UnaryUnaryMultiCallable[_agent_file_service_pb2.ListFolderLossesRequest, _agent_file_service_pb2.ListFolderLossesResponse]
+    """Lists the agents that lost their last folder since somebody last forgot it, those that lost it first at first, of all
+    organizations or one; each as often as that happened.
+    """
+    ForgetFolderLosses: _grpc.UnaryUnaryMultiCallable[_agent_file_service_pb2.ForgetFolderLossesRequest, _agent_file_service_pb2.ForgetFolderLossesResponse]
+    """Forgets some of what ListFolderLosses lists, of the caller's organization. A repeat changes nothing."""
     SetFileLimits: _grpc.UnaryUnaryMultiCallable[_agent_file_service_pb2.SetFileLimitsRequest, _agent_file_service_pb2.SetFileLimitsResponse]
     """Says how many files an agent may have open, and how much it sees of each. What is open above that is closed, those opened
     longest ago first. AGENT_NOT_FOUND.
@@ -78,6 +84,12 @@ class AgentFileServiceAsyncStub(AgentFileServiceStub):
     """
     DetachFolder: _aio.UnaryUnaryMultiCallable[_agent_file_service_pb2.DetachFolderRequest, _agent_file_service_pb2.DetachFolderResponse]  # type: ignore[assignment]
     """Takes a folder from an agent and closes its files. A repeat changes nothing. AGENT_NOT_FOUND, FOLDER_NOT_FOUND."""
+    ListFolderLosses: _aio.UnaryUnaryMultiCallable[_agent_file_service_pb2.ListFolderLossesRequest, _agent_file_service_pb2.ListFolderLossesResponse]  # type: ignore[assignment]
+    """Lists the agents that lost their last folder since somebody last forgot it, those that lost it first at first, of all
+    organizations or one; each as often as that happened.
+    """
+    ForgetFolderLosses: _aio.UnaryUnaryMultiCallable[_agent_file_service_pb2.ForgetFolderLossesRequest, _agent_file_service_pb2.ForgetFolderLossesResponse]  # type: ignore[assignment]
+    """Forgets some of what ListFolderLosses lists, of the caller's organization. A repeat changes nothing."""
     SetFileLimits: _aio.UnaryUnaryMultiCallable[_agent_file_service_pb2.SetFileLimitsRequest, _agent_file_service_pb2.SetFileLimitsResponse]  # type: ignore[assignment]
     """Says how many files an agent may have open, and how much it sees of each. What is open above that is closed, those opened
     longest ago first. AGENT_NOT_FOUND.
@@ -126,6 +138,24 @@ class AgentFileServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_agent_file_service_pb2.DetachFolderResponse, _abc.Awaitable[_agent_file_service_pb2.DetachFolderResponse]]:
         """Takes a folder from an agent and closes its files. A repeat changes nothing. AGENT_NOT_FOUND, FOLDER_NOT_FOUND."""
+
+    @_abc_1.abstractmethod
+    def ListFolderLosses(
+        self,
+        request: _agent_file_service_pb2.ListFolderLossesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_agent_file_service_pb2.ListFolderLossesResponse, _abc.Awaitable[_agent_file_service_pb2.ListFolderLossesResponse]]:
+        """Lists the agents that lost their last folder since somebody last forgot it, those that lost it first at first, of all
+        organizations or one; each as often as that happened.
+        """
+
+    @_abc_1.abstractmethod
+    def ForgetFolderLosses(
+        self,
+        request: _agent_file_service_pb2.ForgetFolderLossesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_agent_file_service_pb2.ForgetFolderLossesResponse, _abc.Awaitable[_agent_file_service_pb2.ForgetFolderLossesResponse]]:
+        """Forgets some of what ListFolderLosses lists, of the caller's organization. A repeat changes nothing."""
 
     @_abc_1.abstractmethod
     def SetFileLimits(

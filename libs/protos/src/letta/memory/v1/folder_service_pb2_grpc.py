@@ -143,7 +143,8 @@ class FolderServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def DeleteFolder(self, request, context):
-        """Removes a folder with its files, and takes it from its agents. FOLDER_NOT_FOUND.
+        """Removes a folder with its files, and takes it from its agents; callers ask AgentService.DeleteFolder, which takes the tools
+        that read files from agents whose last one it was. FOLDER_NOT_FOUND.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

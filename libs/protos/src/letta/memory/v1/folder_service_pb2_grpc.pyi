@@ -52,7 +52,9 @@ class FolderServiceStub:
     ALREADY_EXISTS when another folder has the new name; MODEL_NOT_FOUND when no provider offers the new embedder.
     """
     DeleteFolder: _grpc.UnaryUnaryMultiCallable[_folder_service_pb2.DeleteFolderRequest, _folder_service_pb2.DeleteFolderResponse]
-    """Removes a folder with its files, and takes it from its agents. FOLDER_NOT_FOUND."""
+    """Removes a folder with its files, and takes it from its agents; callers ask AgentService.DeleteFolder, which takes the tools
+    that read files from agents whose last one it was. FOLDER_NOT_FOUND.
+    """
     ListFolderAgentIds: _grpc.UnaryUnaryMultiCallable[_folder_service_pb2.ListFolderAgentIdsRequest, _folder_service_pb2.ListFolderAgentIdsResponse]
     """Lists the ids of the agents that have a folder, those that got it last first. FOLDER_NOT_FOUND; CURSOR_NOT_FOUND."""
     ListFolderPassages: _grpc.UnaryUnaryMultiCallable[_folder_service_pb2.ListFolderPassagesRequest, _folder_service_pb2.ListFolderPassagesResponse]
@@ -82,7 +84,9 @@ class FolderServiceAsyncStub(FolderServiceStub):
     ALREADY_EXISTS when another folder has the new name; MODEL_NOT_FOUND when no provider offers the new embedder.
     """
     DeleteFolder: _aio.UnaryUnaryMultiCallable[_folder_service_pb2.DeleteFolderRequest, _folder_service_pb2.DeleteFolderResponse]  # type: ignore[assignment]
-    """Removes a folder with its files, and takes it from its agents. FOLDER_NOT_FOUND."""
+    """Removes a folder with its files, and takes it from its agents; callers ask AgentService.DeleteFolder, which takes the tools
+    that read files from agents whose last one it was. FOLDER_NOT_FOUND.
+    """
     ListFolderAgentIds: _aio.UnaryUnaryMultiCallable[_folder_service_pb2.ListFolderAgentIdsRequest, _folder_service_pb2.ListFolderAgentIdsResponse]  # type: ignore[assignment]
     """Lists the ids of the agents that have a folder, those that got it last first. FOLDER_NOT_FOUND; CURSOR_NOT_FOUND."""
     ListFolderPassages: _aio.UnaryUnaryMultiCallable[_folder_service_pb2.ListFolderPassagesRequest, _folder_service_pb2.ListFolderPassagesResponse]  # type: ignore[assignment]
@@ -157,7 +161,9 @@ class FolderServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _folder_service_pb2.DeleteFolderRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_folder_service_pb2.DeleteFolderResponse, _abc.Awaitable[_folder_service_pb2.DeleteFolderResponse]]:
-        """Removes a folder with its files, and takes it from its agents. FOLDER_NOT_FOUND."""
+        """Removes a folder with its files, and takes it from its agents; callers ask AgentService.DeleteFolder, which takes the tools
+        that read files from agents whose last one it was. FOLDER_NOT_FOUND.
+        """
 
     @_abc_1.abstractmethod
     def ListFolderAgentIds(

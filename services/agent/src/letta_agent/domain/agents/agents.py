@@ -11,7 +11,7 @@ import structlog
 from letta.agent.v1 import stored_pb2, tool_rule_pb2
 from letta.common.v1 import message_pb2
 from letta.memory.v1 import context_service_pb2 as memory_pb2
-from letta_agent.domain.agents.folders import FILE_TOOLS, LIMITS, attachment, file_blocks, limits_of, without_file_tools
+from letta_agent.domain.agents.folders import FILE_TOOLS, LIMITS, FolderTools, attachment, file_blocks, limits_of
 from letta_agent.domain.agents.kinds import BASE_TOOLS, FORGETFUL, MULTI_AGENT_TOOLS, base_rules, require_kind
 from letta_agent.domain.agents.model_choice import clear_embedding, set_embedding, set_model
 from letta_agent.domain.agents.names import random_name
@@ -52,9 +52,7 @@ _COMPILED = frozenset({"system", "tool_rules", "block_ids", "folder_ids", "timez
 _ATTEMPTS = 5  # how often a change reads again because another one was faster
 _log = structlog.get_logger("letta.agent.agents")
 
-DEFAULT_LIMIT = (
-    100_000  # characters of a block, as the contract says: the first prompt shows it before memory has the block
-)
+DEFAULT_LIMIT = 100_000  # characters of a block, as the contract says: the first prompt shows it before memory has it
 _DESCRIPTIONS = {
     "persona": "Who you are: your name, your manner and what guides you.",
     "human": "Who you talk to: name, facts, preferences, and what you have agreed on.",
@@ -71,6 +69,7 @@ class Agents:
         self._tools = peers.tools
         self._secrets = secrets
         self._clock = clock
+        self._folder_tools = FolderTools(store, peers, clock)
 
     async def create(self, actor: Actor, draft: AgentDraft) -> Agent:
         """Make an agent with its memory.
@@ -160,20 +159,20 @@ class Agents:
         agent = await self._store.get(actor, agent_id)
         await self._memory.attach_folder(attachment(agent.state, folder_id))
         # After the folder: a crash in between leaves it without tools, which a repeat mends.
-        tools = await self._tools.resolve((), FILE_TOOLS)
-        if {tool.id for tool in tools} <= {*agent.tool_ids}:
-            return (await self._show(actor, [agent], ALL_PARTS))[0]
-        kept = Agent(tool_ids=dict.fromkeys((*agent.tool_ids, *(tool.id for tool in tools))))
-        return await self.update(actor, agent_id, Change(lambda _: None, kept, frozenset({"tool_ids"})))
+        await self._folder_tools.fit(actor, agent_id)
+        return await self.get(actor, agent_id, ALL_PARTS)
 
     async def detach_folder(self, actor: Actor, agent_id: str, folder_id: str) -> Agent:
         """Detach a folder, and with the last one the tools that read files. Raises AgentNotFound and FolderNotFound."""
-        agent = await self._store.get(actor, agent_id)
-        left = await self._memory.detach_folder(agent_id, folder_id)
-        kept = agent.tool_ids if left else without_file_tools(agent.tool_ids, await self._tools.resolve((), FILE_TOOLS))
-        if len(kept) == len(agent.tool_ids):
-            return (await self._show(actor, [agent], ALL_PARTS))[0]
-        return await self.update(actor, agent_id, Change(lambda _: None, Agent(tool_ids=kept), frozenset({"tool_ids"})))
+        await self._store.get(actor, agent_id)
+        await self._memory.detach_folder(agent_id, folder_id)
+        await self._folder_tools.settle(actor)
+        return await self.get(actor, agent_id, ALL_PARTS)
+
+    async def delete_folder(self, actor: Actor, folder_id: str) -> None:
+        """Remove a folder; agents whose last one it was lose the tools that read files. Raises FolderNotFound."""
+        await self._memory.delete_folder(folder_id)
+        await self._folder_tools.settle(actor)
 
     async def attach_tool(self, actor: Actor, agent_id: str, tool_id: str) -> Agent:
         """Attach a tool; one that usually waits for approval gets the rule. Raises AgentNotFound and ToolNotFound."""
@@ -267,6 +266,7 @@ class Agents:
                     await self._finish(actor, agent)
             except AppError as error:
                 _log.warning("agent still half done", agent_id=agent.id, reason=error.reason, message=error.message)
+        await self._folder_tools.settle_all(credentials)
         return len(left)
 
     async def _finish(self, actor: Actor, agent: StoredAgent) -> None:

@@ -11,6 +11,7 @@ from letta.memory.v1 import context_service_pb2 as pb
 
 Block = block_pb2.Block
 Directories = agent_file_pb2.Directories
+FolderLoss = agent_file_service_pb2.FolderLoss
 LettaMessage = letta_message_pb2.LettaMessage
 Message = message_pb2.Message
 
@@ -137,8 +138,20 @@ class MemoryPeer(Protocol):
         """Attach a folder; a repeat changes nothing. Raises FolderNotFound."""
         ...
 
-    async def detach_folder(self, agent_id: str, folder_id: str) -> int:
-        """Detach a folder, and return how many are left; a repeat changes nothing. Raises FolderNotFound."""
+    async def detach_folder(self, agent_id: str, folder_id: str) -> None:
+        """Detach a folder; a repeat changes nothing. Raises FolderNotFound."""
+        ...
+
+    async def delete_folder(self, folder_id: str) -> None:
+        """Remove a folder, and take it from its agents. Raises FolderNotFound."""
+        ...
+
+    async def folder_losses(self, organization_id: str, after: int) -> Sequence[FolderLoss]:
+        """Return some of the agents that lost their last folder, of an organization or all, after a position."""
+        ...
+
+    async def forget_folder_losses(self, positions: Sequence[int]) -> None:
+        """Forget that agents lost their last folder."""
         ...
 
     async def set_file_limits(self, request: agent_file_service_pb2.SetFileLimitsRequest) -> None:

@@ -14,6 +14,7 @@ from typing import Protocol
 
 from letta.memory.v1 import agent_file_service_pb2 as pb
 from letta.memory.v1.agent_file_pb2 import AgentFile, FileMatches, FileSearchResult, GrepEnd, GrepMatch
+from letta.memory.v1.agent_file_service_pb2 import FolderLoss
 from letta.memory.v1.folder_pb2 import Folder
 from letta.memory.v1.passage_service_pb2 import SearchPassagesRequest
 from letta_common.actor import Actor
@@ -56,6 +57,18 @@ class GrepLimits:
     seconds: float = 30.0
 
 
+class FolderLossStore(Protocol):
+    """Which agents lost their last folder, until it is forgotten."""
+
+    async def list_losses(self, organization_id: str, after: int) -> list[FolderLoss]:
+        """Return some of them after a position, in order; without an organization those of all."""
+        ...
+
+    async def forget_losses(self, actor: Actor, positions: Sequence[int]) -> None:
+        """Forget some of the actor's organization."""
+        ...
+
+
 class AgentFileStore(Protocol):
     """What the rules need from storage. Every call sees only the actor's organization, and raises AgentNotFound."""
 
@@ -63,8 +76,8 @@ class AgentFileStore(Protocol):
         """Give a folder to an agent, and open its files where there is room. Raises FolderNotFound."""
         ...
 
-    async def detach_folder(self, actor: Actor, agent_id: str, folder_id: str) -> int:
-        """Take a folder from an agent; return how many it still has. Raises FolderNotFound."""
+    async def detach_folder(self, actor: Actor, agent_id: str, folder_id: str) -> None:
+        """Take a folder from an agent. Raises FolderNotFound."""
         ...
 
     async def set_limits(self, actor: Actor, agent_id: str, limits: FileLimits) -> None:

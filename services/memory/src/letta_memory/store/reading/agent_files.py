@@ -52,7 +52,6 @@ _LINK = sa.text(
 _UNLINK = sa.text(
     "delete from memory.folder_agents where organization_id = :org and agent_id = :agent and folder_id = :folder"
 )
-_COUNT_FOLDERS = sa.text("select count(*) from memory.folder_agents where organization_id = :org and agent_id = :agent")
 _FILL = sa.text(
     "insert into memory.agent_files (organization_id, agent_id, folder_id, file_id, is_open, last_accessed_at) "
     "select :org, :agent, f.folder_id, f.file_id, true, clock_timestamp() from memory.files_of(:org, :agent) f "
@@ -141,17 +140,16 @@ class SqlAgentFileStore:
 
         await retry(unit)
 
-    async def detach_folder(self, actor: Actor, agent_id: str, folder_id: str) -> int:
-        """Take a folder from an agent; return how many it still has."""
+    async def detach_folder(self, actor: Actor, agent_id: str, folder_id: str) -> None:
+        """Take a folder from an agent."""
 
-        async def unit() -> int:
+        async def unit() -> None:
             async with self._db.begin() as tx:
                 await _hold_folder(tx, actor, folder_id)
                 values = await _held(tx, actor, agent_id)
                 await tx.execute(_UNLINK, {**values, "folder": folder_id})
-                return int((await tx.execute(_COUNT_FOLDERS, values)).scalar_one())
 
-        return await retry(unit)
+        await retry(unit)
 
     async def set_limits(self, actor: Actor, agent_id: str, limits: FileLimits) -> None:
         """Set the limits of an agent, and close files that are open above them."""
