@@ -42,6 +42,7 @@ BOUND: dict[str, tuple[Any, ...]] = {
     "Archive.embedding": (_EMBEDDER,),
     "Conversation.agent_id": ("{agent_id}",),
     "Folder.embedding": (_EMBEDDER,),
+    "Folder.embedding_config": ({"handle": _EMBEDDER},),
     "Conversation.isolated_block_labels": (["human"],),
     "Conversation.model": (_MODEL,),
     "Conversation.model_settings": ({"provider_type": "builtin", "temperature": 0.5},),
@@ -100,6 +101,7 @@ ALWAYS = {
     "Agent.timezone",
     "Archive.name",
     "Block.label",
+    "Folder.embedding_config",
     "Folder.name",
     "Tool.source_code",
 }

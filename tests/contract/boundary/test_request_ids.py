@@ -40,6 +40,7 @@ BODIES: dict[str, Callable[[str], dict[str, Any]]] = {
     "CreatePassage": lambda text: {"passage": {"text": text}},
     "CreatePassages": lambda text: {"passages": [{"text": "the same"}] * (2 + (text == "other"))},
     "CreateArchivalMemory": lambda text: {"text": text},
+    "PurgePassages": lambda text: {"filter": {"tags": [text]}, "force": True},
     **dict.fromkeys(RUNS, lambda text: {"run": {"input_text": text}}),
 }
 """A valid body of each method, that differs with the text."""
