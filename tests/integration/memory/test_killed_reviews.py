@@ -13,7 +13,7 @@ import psycopg
 from tests.callers import SCHEMAS
 from tests.servers import letta_server
 
-TEXTS = ("Sam likes green tea.", "sam likes GREEN tea", "Sam sails boats.", "Sam sails boats on Sundays.")
+TEXTS = ("Sam likes green tea.", "sam likes GREEN tea", "Sam sails boats.", "Sam sails, boats!")
 
 
 def test_what_a_killed_process_began_to_compare_is_proposed_once(databases: Any) -> None:
