@@ -155,15 +155,18 @@ class Bench:
         return found
 
     async def recall(self, archive_id: str, like: list[Passage]) -> float:
-        """Return how many of the ten nearest of all a search has among its ten nearest."""
+        """Return how many of the ten nearest of all a search has among its ten nearest.
+
+        Nearest as search means it: to the query less the mean of the scope.
+        """
         exact = (
-            "select t.passage_id from memory.search_texts t join memory.archives a "
-            "on a.organization_id = t.organization_id join memory.passages p on p.organization_id = t.organization_id "
-            "and p.id = t.passage_id and p.archive_id = a.id where a.organization_id = %s and a.id = %s "
-            "order by t.embedding operator(extensions.<#>) %s::extensions.halfvec limit 10"
+            "select t.passage_id from memory.search_scopes s join memory.search_texts t "
+            "on t.organization_id = s.organization_id and t.scope = s.scope "
+            "where s.organization_id = %s and s.owner_id = %s order by "
+            "t.embedding operator(extensions.<#>) (%s::extensions.halfvec operator(extensions.-) s.mean) limit 10"
         )
         shares = []
-        for passage in self.corpus.letters.sample(like, 20):
+        for passage in self.corpus.letters.sample(like, 40):
             vector = (np.array(passage.embedding) + self.corpus.numbers.normal(size=DIMENSIONS) * 0.02).tolist()
             nearest = {
                 row[0] for row in await self.db.hot(exact, (self.actor.organization_id, archive_id, str(vector)))
@@ -222,10 +225,13 @@ async def measure(dsn: str, sizes: dict[str, int], others: int) -> dict[str, Any
         filled[name] = archive_id, await bench.fill(archive_id, size, vocabulary=SMALL_VOCABULARY if small else WORDS)
         report[name] = {"bulk_passages_per_second": round(size / (time.monotonic() - begun))}
     await bench.keeper.rebuild()
+    report["scopes_left_to_count"] = (await db.hot("select count(*) from memory.search_scopes where due"))[0][0]
     async with db.raw() as conn:
         await conn.execute("vacuum analyze")
     for name, (archive_id, like) in filled.items():
         report[name] |= await bench.searches(archive_id, like)
+        cells = "select cells from memory.search_scopes where organization_id = %s and owner_id = %s"
+        report[name]["cells"] = (await db.hot(cells, (bench.actor.organization_id, archive_id)))[0][0]
         _say(name, report[name])
     largest = list(sizes)[-1]
     report["recall_at_10"] = await bench.recall(*filled[largest])

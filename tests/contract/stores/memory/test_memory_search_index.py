@@ -60,11 +60,11 @@ async def test_a_conversation_whose_end_is_withdrawn_is_not_late_for_ever(store:
     owner = await store.say("a mistake", commit=False)
     await store.contexts.withdraw_input(store.actor, pb.WithdrawInputRequest(**owner))
     conversation = Conversation(store.actor.organization_id, store.agent_id)
-    assert conversation in await store.index.list_late(1_000)
+    assert conversation in await store.index.list_late(None, 1_000)
     while await store.index.index_messages(conversation, 100, embed=False):
         pass
 
-    assert conversation not in await store.index.list_late(1_000)
+    assert conversation not in await store.index.list_late(None, 1_000)
     await store.say("tea")
     await store.keep()
     assert await store.counted("search_texts") == 1

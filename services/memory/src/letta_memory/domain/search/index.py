@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Protocol, TypeVar
+from typing import Generic, Protocol, TypeVar
 
 import structlog
 
@@ -18,7 +18,7 @@ T = TypeVar("T")
 
 _log = structlog.get_logger("letta.memory.search")
 _MESSAGES_AT_ONCE = 200  # few, so that nobody who deletes messages waits long for one transaction
-_CONVERSATIONS_AT_ONCE = 100
+_LISTED_AT_ONCE = 100
 _SWEEP_SECONDS = 300.0  # conversations that a replica noted before it died are found by this look
 
 
@@ -33,16 +33,16 @@ class Conversation:
 class SearchIndexStore(Protocol):
     """What the background work needs from storage. These calls span organizations."""
 
-    async def list_late(self, limit: int) -> list[Conversation]:
-        """Return conversations with messages that are not indexed."""
+    async def list_late(self, after: Conversation | None, limit: int) -> list[Conversation]:
+        """Return conversations with messages that are not indexed, in an order of their own."""
         ...
 
     async def index_messages(self, conversation: Conversation, limit: int, *, embed: bool) -> int:
         """Index the next messages of a conversation; return how many it went past."""
         ...
 
-    async def list_due(self, limit: int) -> list[SearchScope]:
-        """Return scopes that changed so much that they are to be counted or tidied."""
+    async def list_due(self, after: SearchScope | None, limit: int) -> list[SearchScope]:
+        """Return scopes that changed so much that they are to be counted or tidied, by number."""
         ...
 
     async def tidy(self, scope: SearchScope, limit: int) -> int:
@@ -53,8 +53,8 @@ class SearchIndexStore(Protocol):
         """Count the texts of a scope anew: in how many each word is, and the mean of their vectors."""
         ...
 
-    async def list_unspelled(self, limit: int) -> list[SearchScope]:
-        """Return scopes that got many words since their spellings were written."""
+    async def list_unspelled(self, after: SearchScope | None, limit: int) -> list[SearchScope]:
+        """Return scopes that got many words since their spellings were written, by number."""
         ...
 
     async def spell(self, scope: SearchScope, *, whole: bool) -> None:
@@ -82,6 +82,39 @@ class LateConversations:
         return list(noted)
 
 
+class _Round(Generic[T]):
+    """Goes through all that a list names, a page at a time, so that no page of what fails hides what comes after it."""
+
+    def __init__(
+        self, page: Callable[[T | None, int], Awaitable[list[T]]], work: Callable[[T], Awaitable[bool]]
+    ) -> None:
+        self._page, self._work = page, work
+        self._after: T | None = None
+        self._more = False
+
+    async def go_on(self) -> bool:
+        """See to the next page; return whether more is left, in the list or of something that was on it."""
+        found = await self._page(self._after, _LISTED_AT_ONCE)
+        for one in found:
+            self._more = await _tried(self._work, one) or self._more
+        if len(found) == _LISTED_AT_ONCE:
+            self._after = found[-1]
+            return True
+        more, self._more, self._after = self._more, False, None
+        return more
+
+
+async def _tried(work: Callable[[T], Awaitable[bool]], what: T) -> bool:
+    """Do a piece of the work; one that fails, for whatever reason, holds up no other."""
+    try:
+        return await work(what)
+    except AppError as error:
+        _log.warning("search is not kept yet", what=what, message=error.message)
+    except Exception:
+        _log.exception("keeping search failed", what=what)
+    return False
+
+
 class SearchKeeper:
     """Does in the background what nobody who writes or searches should wait for."""
 
@@ -93,38 +126,27 @@ class SearchKeeper:
         self._cells = cells
         self._embed = embed_messages
         self._next_sweep = 0.0
+        self._sweep = _Round(store.list_late, self._index)
+        self._scopes = (_Round(store.list_due, self._see_to), _Round(store.list_unspelled, self._spell))
 
     async def turn(self) -> Next:
         """Index what is late and count what is due; when much was left, there may be more."""
-        late = self._late.take()
-        if time.monotonic() >= self._next_sweep:
-            found = await self._store.list_late(_CONVERSATIONS_AT_ONCE)
-            if len(found) < _CONVERSATIONS_AT_ONCE:
-                self._next_sweep = time.monotonic() + _SWEEP_SECONDS
-            late += [conversation for conversation in found if conversation not in late]
         more = False
-        for conversation in late:
-            more = await self._tried(self._index, conversation) or more
-        for scope in await self._store.list_due(_CONVERSATIONS_AT_ONCE):
-            more = await self._tried(self._see_to, scope) or more
-        for scope in await self._store.list_unspelled(_CONVERSATIONS_AT_ONCE):
-            await self._tried(self._spell, scope)
+        for conversation in self._late.take():
+            more = await _tried(self._index, conversation) or more
+        if time.monotonic() >= self._next_sweep:
+            if await self._sweep.go_on():
+                more = True
+            else:
+                self._next_sweep = time.monotonic() + _SWEEP_SECONDS
+        for scopes in self._scopes:
+            more = await scopes.go_on() or more
         return Next.AT_ONCE if more else Next.AFTER_A_PAUSE
 
     async def rebuild(self) -> None:
         """Work until nothing is left to do."""
         while await self.turn() is Next.AT_ONCE:
             pass
-
-    async def _tried(self, work: Callable[[T], Awaitable[bool]], what: T) -> bool:
-        """Do a piece of the work; one that fails, for whatever reason, holds up no other."""
-        try:
-            return await work(what)
-        except AppError as error:
-            _log.warning("search is not kept yet", what=what, message=error.message)
-        except Exception:
-            _log.exception("keeping search failed", what=what)
-        return False
 
     async def _index(self, conversation: Conversation) -> bool:
         try:
