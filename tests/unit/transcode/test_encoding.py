@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import datetime
+import math
+import random
 import struct
+from decimal import Decimal
 from typing import Any
 
 import orjson
 import pytest
 
+from letta_transcode.http.responses import dump
+from letta_transcode.mapping import values
 from letta_transcode.mapping.codecs import Codecs
 from letta_transcode.mapping.plans import MappingError
-from letta_transcode.mapping.values import Shortest
+from letta_transcode.mapping.values import shortest
 from tests.unit.transcode.toy import codecs_of, message, toy_catalog
 
 
@@ -33,11 +38,29 @@ def test_single_floats_are_written_as_their_shortest_decimals_however_often():
         assert written == texts
 
 
-def test_decimals_that_are_remembered_have_a_bound():
-    decimals = Shortest()
-    found = [decimals[struct.unpack("f", struct.pack("I", bits))[0]] for bits in range(1, 140_000)]
-    assert len(decimals) <= 1 << 16
-    assert struct.pack(f"{len(found)}f", *found) == struct.pack(f"{len(found)}I", *range(1, 140_000))
+@pytest.mark.parametrize("installed", [True, False])
+def test_lists_of_single_floats_are_written_as_their_shortest_decimals(installed, monkeypatch):
+    if not installed:
+        monkeypatch.setattr(values, "_numpy", lambda: None)
+    codecs = codecs_of(
+        "message Vectors { repeated float some = 1;"
+        " repeated float none = 2 [(letta.jsonmap.v1.field).empty_as_null = true];"
+        " repeated float same = 3 [(letta.jsonmap.v1.field).empty_as_null = true]; }"
+    )
+    bits = [*random.Random(7).choices(range(1 << 32), k=3000), 0, 1 << 31, 1, 0x800000, 0x7F800000, 0x7FC00000]
+    floats = struct.unpack(f"{len(bits)}f", struct.pack(f"{len(bits)}I", *bits))
+    vectors = codecs.catalog.message_class("given.v1.Vectors")(some=floats, same=floats)
+    written = dump(codecs.encoders.message("given.v1.Vectors")(vectors))
+    numbers = [shortest(value) if math.isfinite(value) else None for value in floats]
+    assert orjson.loads(written) == {"some": numbers, "none": None, "same": numbers}
+
+
+def test_the_shortest_decimal_is_the_same_float_and_no_digit_of_it_can_be_left_out():
+    for bits in (*range(1, 3000), *random.Random(8).choices(range(0x800000, 0x7F800000), k=3000)):
+        value = struct.unpack("f", struct.pack("I", bits))[0]
+        digits = len(Decimal(repr(shortest(value))).normalize().as_tuple().digits)
+        assert struct.pack("f", shortest(value)) == struct.pack("I", bits)
+        assert digits == 1 or struct.pack("f", float(f"{value:.{digits - 1}g}")) != struct.pack("I", bits)
 
 
 def test_absent_values_are_null_and_empty_ones_are_written():

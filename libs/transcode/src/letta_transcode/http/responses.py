@@ -61,7 +61,7 @@ Headers = Iterable[tuple[str, str]]
 
 def dump(value: Any) -> bytes:
     """Return a value as JSON text."""
-    return orjson.dumps(value)
+    return orjson.dumps(value, option=orjson.OPT_SERIALIZE_NUMPY)
 
 
 def frame(data: bytes, event: str = "") -> bytes:

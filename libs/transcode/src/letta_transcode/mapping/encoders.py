@@ -48,7 +48,8 @@ class Encoders(Compiler[Encoder]):
         scope = {
             "base64_text": values.base64_text,
             "raw": values.raw,
-            "shortest": values.Shortest().__getitem__,
+            "shortest": values.shortest,
+            "singles": values.singles,
             "timestamp": values.timestamp,
             "timestamp_seconds": values.timestamp_seconds,
             "number": values.number,
@@ -142,6 +143,10 @@ class Encoders(Compiler[Encoder]):
             text = f"{{{key}: {self._value(field.value, 'x')} for k, x in {place}.items()}}"
         elif field.keyed_by:
             text = f"{{{_place('x', (field.keyed_by,))}: {self._value(field.value, 'x')} for x in {place}}}"
+        elif field.repeated and _is_single(field.value):
+            # An array of numbers has no truth of its own.
+            text = f"singles({_place(source, field.path[:-1])}, {field.path[-1]!r})"
+            return f"({text} if {place} else None)" if field.empty_as_null else text
         elif field.repeated:
             item = self._value(field.value, "x")
             # orjson writes lists, not the containers of protobuf.
@@ -163,7 +168,7 @@ class Encoders(Compiler[Encoder]):
             return f"timestamp{'_seconds' if value.seconds else ''}({source})"
         if value.form is Form.WRAPPER and value.inner is not None:
             return self._value(value.inner, f"{source}.value")
-        if value.form is Form.FLOAT and value.single:
+        if _is_single(value):
             return f"shortest({source})"
         writer = _WRITERS.get(value.form)
         unit = f", {value.unit}" if value.unit else ""
@@ -180,6 +185,10 @@ def _field_of(part: Part) -> Field | None:
     """Return the field whose value a part writes; None for constants and unions."""
     field = part.field if isinstance(part, Alias) else part
     return field if isinstance(field, Field) else None
+
+
+def _is_single(value: Value) -> bool:
+    return value.form is Form.FLOAT and value.single
 
 
 def _map_key(key: Value) -> str:

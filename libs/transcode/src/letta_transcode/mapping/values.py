@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import functools
 import json
 import math
 import re
@@ -32,6 +33,7 @@ _SHOWN = 120
 _EPOCH = datetime(1970, 1, 1)
 # Python has no floats of 32 bits, so they are written and read again to be rounded.
 _SINGLE = struct.Struct("f")
+_MIN_NORMAL = 2.0**-126  # smaller ones have fewer digits
 _MAX_SINGLE = (2 - 2**-24) * 2.0**127  # from here on, rounding makes it infinite
 _SECOND = 1_000_000_000
 _LONGEST = 315_576_000_000
@@ -354,27 +356,32 @@ def shortest(value: float) -> float:
     """Return the shortest decimal that is the same 32-bit float."""
     if not math.isfinite(value):
         return value
-    # Six digits survive a 32-bit float, and nine always tell it from its neighbours.
-    for digits in (6, 7, 8):
+    # Six digits survive a 32-bit float, and nine always tell it from its neighbours; near zero it has fewer.
+    for digits in range(6 if abs(value) >= _MIN_NORMAL else 1, 9):
         short = float(f"{value:.{digits}g}")
         if _SINGLE.unpack(_SINGLE.pack(short))[0] == value:
             return short
     return float(f"{value:.9g}")
 
 
-class Shortest(dict[float, float]):
-    """The shortest decimals of the 32-bit floats that were last asked for.
+def singles(message: Message, name: str) -> Any:
+    """Return the 32-bit floats of a repeated field as what `orjson` writes with their shortest decimals.
 
-    Vectors are stored in half precision, of which a normalized one uses some ten thousand values, so that nearly all
-    are found here: a list of vectors is written ten times faster than by working each component out.
+    Five times faster where numpy is installed, which no service but those that work with vectors needs.
     """
+    held = getattr(message, name)
+    numpy = _numpy()
+    if numpy is None:
+        return [shortest(value) for value in held]
+    # Protobuf's containers give no buffer, but a message of this field alone ends with its floats, packed.
+    packed = type(message)(**{name: held}).SerializeToString()
+    return numpy.frombuffer(packed, dtype=numpy.float32, offset=len(packed) - 4 * len(held))
 
-    _MOST = 1 << 16  # as many as there are half-precision floats; a dozen megabytes when full
 
-    def __missing__(self, value: float) -> float:
-        found = shortest(value)
-        if value and math.isfinite(value):  # -0.0 equals 0.0 and would be found for it; NaN would never be found
-            if len(self) >= self._MOST:
-                self.clear()
-            self[value] = found
-        return found
+@functools.cache
+def _numpy() -> Any:
+    try:
+        import numpy
+    except ImportError:
+        return None
+    return numpy

@@ -8,9 +8,10 @@ from datetime import datetime
 from typing import Any
 
 import sqlalchemy as sa
+from google.protobuf.wrappers_pb2 import BytesValue
 from pgvector import HalfVector
 
-from letta.llm.v1.embedding_service_pb2 import EmbedResponse
+from letta.llm.v1.embedding_service_pb2 import Embedding, EmbedResponse
 from letta.memory.v1.passage_pb2 import Passage, PassageOrigin
 from letta.memory.v1.passage_service_pb2 import (
     PassageRanks,
@@ -201,7 +202,7 @@ class SqlPassageStore:
 
 def _passage(actor: Actor, row: Sequence[Any]) -> Passage:
     plain, origin, (embedder, vector) = row[: len(_NAMES)], row[len(_NAMES) : -2], row[-2:]
-    embedding = HalfVector.from_binary(vector).to_list() if vector else []
+    embedding = _components(vector) if vector else ()
     passage = Passage(
         organization_id=actor.organization_id,
         embedding=embedding,
@@ -215,6 +216,15 @@ def _passage(actor: Actor, row: Sequence[Any]) -> Passage:
         passage.folder_id = passage.archive_id
         passage.ClearField("archive_id")
     return passage
+
+
+def _components(vector: bytes) -> Sequence[float]:
+    """Return the components of a stored vector as messages hold them, without a Python float for each."""
+    import numpy as np  # a service that is asked for no vector starts without it
+
+    packed = np.frombuffer(vector, dtype=">f2", offset=4).astype("<f4").tobytes()  # four bytes say how many there are
+    # On the wire, packed numbers are bytes like any others.
+    return Embedding.FromString(BytesValue(value=packed).SerializeToString()).values
 
 
 def _origin_text(passage: Passage) -> str:
