@@ -83,6 +83,10 @@ class PassageStore(Protocol):
         """Return a page of the passages that an archive keeps. Raises CursorNotFound."""
         ...
 
+    async def first_of_agent(self, actor: Actor, agent_id: str, page: Page, *, now: datetime) -> list[Passage]:
+        """Return the first page of an agent's passages; none also where there is no such agent."""
+        ...
+
     async def list_of_folder(self, actor: Actor, folder_id: str, page: Page) -> list[Passage]:
         """Return a page of the chunks of a folder's files. Raises FolderNotFound, CursorNotFound."""
         ...
@@ -146,11 +150,15 @@ class Passages:
 
     async def list_of_agent(self, actor: Actor, agent_id: str, page: Page, *, containing: str = "") -> list[Passage]:
         """Return a page of an agent's passages. Raises AgentNotFound, CursorNotFound."""
+        now = self._clock.now()
+        first = not (containing or page.before or page.after)
+        if first and (found := await self._store.first_of_agent(actor, agent_id, page, now=now)):
+            return found
         archive = await self._archives.find_of_agent(actor, agent_id)
         if archive is None:
             # Also without passages, so that a cursor that nobody gave out is refused.
             return page.slice([], key=lambda passage: (time_of(passage.created_at), passage.id))
-        return await self._store.list_passages(actor, archive.id, page, containing=containing, now=self._clock.now())
+        return await self._store.list_passages(actor, archive.id, page, containing=containing, now=now)
 
     async def search(
         self, actor: Actor, query: SearchPassagesRequest, *, embeddings: bool = True

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Sequence
 from datetime import datetime
@@ -29,7 +30,8 @@ from letta_common.values.times import optional_time, time_of
 from letta_memory.domain.embeddings import embedding_config
 from letta_memory.domain.passages import PassageScope, WriteResult
 from letta_memory.store.files.folders import require_folder
-from letta_memory.store.tables import files, folders, keyset, passages, search_texts
+from letta_memory.store.tables import ListKeyset, archive_agents, files, folders, keyset, passages, search_texts
+from letta_postgres.compiled import Compiled
 from letta_postgres.db import Database, retry
 from letta_postgres.keyset import fetch_page
 from letta_postgres.statements import call
@@ -141,16 +143,16 @@ class SqlPassageStore:
         self, actor: Actor, archive_id: str, page: Page, *, containing: str, now: datetime
     ) -> list[Passage]:
         """Return a page of the passages that an archive keeps."""
-        org = actor.organization_id
-        scope = sa.and_(passages.c.organization_id == org, passages.c.archive_id == archive_id)
-        since = sa.select(sa.func.memory.kept_since(org, archive_id, now)).scalar_subquery()
-        place = sa.select(sa.func.memory.kept_place(org, archive_id)).scalar_subquery()
-        query = sa.select(*_COLUMNS).where(scope, passages.c.created_at >= since, passages.c.place >= place)
+        query, keys = _kept(actor.organization_id, archive_id, now)
         if containing:
             query = query.where(passages.c.text.icontains(containing, autoescape=True))
-        keys = keyset(passages, "created_at", actor.organization_id, scope, passages.c.text)
         async with self._db.connect() as conn:
             return [_passage(actor, row) for row in await fetch_page(conn, query, page, keys)]
+
+    async def first_of_agent(self, actor: Actor, agent_id: str, page: Page, *, now: datetime) -> list[Passage]:
+        """Return the first page of an agent's passages, which is what screens ask for; none also without the agent."""
+        rows = await _first_page(page).run(self._db, org=actor.organization_id, agent=agent_id, now=now)
+        return [_passage(actor, row) for row in (rows[::-1] if page.backwards else rows)]
 
     async def list_of_folder(self, actor: Actor, folder_id: str, page: Page) -> list[Passage]:
         """Return a page of the chunks of a folder's files, with the names of these."""
@@ -198,6 +200,24 @@ class SqlPassageStore:
             "now": now,
         }
         return [_result(actor, row) for row in await self._db.hot(_SEARCH, values)]
+
+
+def _kept(org: Any, archive: Any, now: Any) -> tuple[sa.Select[Any], ListKeyset]:
+    """Return the query of the passages that an archive keeps, and what pages it, by values or by parameters."""
+    scope = sa.and_(passages.c.organization_id == org, passages.c.archive_id == archive)
+    since = sa.select(sa.func.memory.kept_since(org, archive, now)).scalar_subquery()
+    place = sa.select(sa.func.memory.kept_place(org, archive)).scalar_subquery()
+    query = sa.select(*_COLUMNS).where(scope, passages.c.created_at >= since, passages.c.place >= place)
+    return query, keyset(passages, "created_at", org, scope, passages.c.text)
+
+
+@functools.lru_cache(maxsize=64)
+def _first_page(page: Page) -> Compiled:
+    org = sa.bindparam("org", type_=sa.Text)
+    links = archive_agents.c
+    linked = sa.select(links.archive_id).where(links.organization_id == org, links.agent_id == sa.bindparam("agent"))
+    query, keys = _kept(org, linked.scalar_subquery(), sa.bindparam("now", type_=sa.DateTime(timezone=True)))
+    return Compiled(keys.narrow(query, page))
 
 
 def _passage(actor: Actor, row: Sequence[Any]) -> Passage:
