@@ -296,7 +296,7 @@ async def test_scopes_that_grew_are_counted(store: SearchStore) -> None:
 
 
 async def test_a_large_scope_is_divided_and_what_comes_later_is_found_at_once(store: SearchStore) -> None:
-    """Vectors lie on the corners of a square, so each cell has those of a corner, and a search has them all."""
+    """Vectors lie on the corners of a square, of which the sample has two, and a search has them all."""
     corners = [[1.0, 0.0], [0.0, 1.0], [-1.0, 0.0], [0.0, -1.0]]
     archive_id = ""
     for start in range(0, 800, 200):
@@ -319,7 +319,7 @@ async def test_a_large_scope_is_divided_and_what_comes_later_is_found_at_once(st
     await store.keep()
     org = store.actor.organization_id
     query = "select s.cells, s.due from memory.search_scopes s where s.organization_id = %s and s.text_count > 0"
-    assert [tuple(row) for row in await store.db.hot(query, (org,))] == [(2, False)]
+    assert [tuple(row) for row in await store.db.hot(query, (org,))] == [(13, False)]
     cells = "select count(distinct t.cell), min(t.cell) from memory.search_texts t where t.organization_id = %s"
     assert [tuple(row) for row in await store.db.hot(cells, (org,))] == [(2, 0)]
 

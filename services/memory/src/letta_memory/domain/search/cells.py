@@ -10,9 +10,11 @@ from letta_memory.domain.search.scopes import SearchScope
 
 MANY = 10_000
 """From how many vectors on a scope gets cells: below, looking at all of them costs less than 10 ms."""
-_IN_A_CELL = 300  # about; with 16 cells looked at, 5,000 vectors are compared whatever the size of the scope
-_MOST_CELLS = 2_000
-_SAMPLE, _MOST_SAMPLED = 40, 20_000  # vectors that a cell is made from, and all of them: 40 MB
+_IN_A_CELL = (
+    60  # about: of cells that are as small, those near a query hold more of what is nearest than of larger ones
+)
+_MOST_CELLS = 4_000  # a search compares with the centre of each
+_SAMPLE, _MOST_SAMPLED = 30, 20_000  # vectors that a cell is made from, and all of them: 40 MB
 _ROUNDS = 6
 _AT_ONCE = 2_000
 
@@ -75,10 +77,10 @@ class CellMaker:
         await self._store.open_cells(scope)
 
     async def _place(self, scope: SearchScope) -> None:
-        centres, after = await self._store.list_centres(scope), 0
+        centres, after = _matrix(await self._store.list_centres(scope)), 0
         while found := await self._store.list_unplaced(scope, after, _AT_ONCE):
-            cells = await asyncio.to_thread(_nearest, [vector for _, vector in found], centres)
-            await self._store.place(scope, [place for place, _ in found], cells)
+            cells = await asyncio.to_thread(_nearest, _matrix([vector for _, vector in found]), centres)
+            await self._store.place(scope, [place for place, _ in found], cells.tolist())
             after = found[-1][0]
 
 
@@ -96,7 +98,7 @@ def _centres(sample: list[bytes], count: int) -> list[list[float]]:
     rows = _matrix(sample)
     centres = rows[numpy.random.default_rng(0).permutation(len(rows))[:count]]
     for _ in range(_ROUNDS):
-        nearest = (rows @ centres.T).argmax(axis=1)
+        nearest = _nearest(rows, centres)
         sums = numpy.zeros_like(centres)
         numpy.add.at(sums, nearest, rows)
         lengths = numpy.linalg.norm(sums, axis=1, keepdims=True)
@@ -106,6 +108,9 @@ def _centres(sample: list[bytes], count: int) -> list[list[float]]:
     return made
 
 
-def _nearest(vectors: list[bytes], centres: list[bytes]) -> list[int]:
-    cells: list[int] = (_matrix(vectors) @ _matrix(centres).T).argmax(axis=1).tolist()
-    return cells
+def _nearest(rows: Any, centres: Any) -> Any:
+    """Return the number of the centre that each row is nearest to; in parts, since a table of all would take 300 MB."""
+    import numpy
+
+    parts = [rows[start : start + _AT_ONCE] for start in range(0, len(rows), _AT_ONCE)]
+    return numpy.concatenate([(part @ centres.T).argmax(axis=1) for part in parts])

@@ -5,7 +5,8 @@
 -- their own. Of a filter, kept and places bound each of the scopes, in their order. A key is scope << 32 | place. score is relative to
 -- the best; the places count from 1; docs/adr/0019 has the reasons and the figures. Words that no text has count as those that they are
 -- like (like_words), for less; what was found by these says so.
--- What bounds a search: 64 words, 8,000 postings in a large scope, and twice p_limit texts of a lane (at least 60).
+-- What bounds a search: 64 words, 8,000 postings in a large scope, the nearest cells with some 3,000 vectors of each that has
+-- cells, and twice p_limit texts of a lane (at least 60).
 -- A bigint is hashed by its halves, one XOR the other, which keys of many scopes have in common: the scope is hashed with them.
 -- Plans are made once, maybe when there is nothing yet, so each access is by a key and arrays, and joins are hash joins.
 -- Locks: none.
@@ -24,6 +25,7 @@ declare
   partial boolean;
   counted boolean;
   kind integer;
+  looked_at integer := 3000;
   asked_way extensions.halfvec;
   shift float8;
   asked integer[];
@@ -62,6 +64,10 @@ begin
     or p_filter.tags is not null or p_filter.since is not null or p_filter.until is not null
     or p_filter.places is not null;
   partial := untidy or narrowed;
+  -- Of what is looked at, a filter leaves a part.
+  if narrowed then
+    looked_at := 6000;
+  end if;
   asked := array(select distinct hashtext(w.stem) from unnest(p_words) w);
   if p_by_words then
     select w.terms, w.weights, w.missing into sought, weights, missing
@@ -118,19 +124,20 @@ begin
     offsets := offsets || shift;
     -- Scopes without cells, all at once, and each with cells for itself: its own cells are near the query.
     for part in
-      select array_agg(s.scope) filter (where s.cells = 0 or s.model <> kind) as scopes, false as placed
+      select array_agg(s.scope) filter (where s.cells = 0 or s.model <> kind) as scopes, 0 as cells
       from memory.search_scopes s where s.organization_id = p_org and s.scope = any(p_scopes)
-      union all select array[s.scope], true from memory.search_scopes s
+      union all select array[s.scope], greatest(16, looked_at::bigint * s.cells / greatest(s.text_count, 1))
+      from memory.search_scopes s
       where s.organization_id = p_org and s.scope = any(p_scopes) and s.cells > 0 and s.model = kind
     loop
-      if part.placed then
+      if part.cells > 0 then
         select array_agg(z.scope::bigint << 32 | z.place), array_agg(shift - z.distance) into found_keys, found_scores from (
           select t.scope, t.place, t.embedding operator(extensions.<#>) asked_way as distance
           from memory.search_texts t
           where t.organization_id = p_org and t.scope = any(part.scopes) and t.model = kind
             and t.cell >= -1 and t.cell = any(array(
               select l.cell from memory.search_cells l where l.organization_id = p_org and l.scope = any(part.scopes)
-              order by l.centre operator(extensions.<#>) p_vectors[i] limit 16) || -1::smallint)
+              order by l.centre operator(extensions.<#>) asked_way limit part.cells) || -1::smallint)
             and (not narrowed or (
               (p_filter.conversation_id is null or t.conversation_id = p_filter.conversation_id)
               and (p_filter.roles is null or t.role = any(p_filter.roles))
