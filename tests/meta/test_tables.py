@@ -25,6 +25,7 @@ EXCEPTIONS = {
     "files_system_deleted": "what is left of deleted files of every organization is removed in turn",
     "files_system_uploads": "the cleaner removes uploads of every organization that nobody goes on with",
     "folders_system_deleted": "what is left of deleted folders of every organization is removed in turn",
+    "passage_imports_system_age": "the cleaner removes imports of every organization that nobody goes on with",
     "passage_purges_system_age": "the cleaner removes what tells repeats of old purges, of every organization",
     "passage_purges_system_waiting": "purges of every organization are brought to their end in turn",
     "folder_losses_system_order": "the agents of every organization that lost their last folder are settled in turn",

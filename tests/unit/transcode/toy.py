@@ -165,6 +165,24 @@ class Toy:
         first.file.content = b"".join(request.file.content for request in self.created)
         return await self.Upload(first, context)
 
+    async def TakeNotes(self, requests: AsyncIterator[Any], context: Any) -> Any:
+        async for request in requests:
+            self.begun.set()
+            self.created.append(request)
+            if request.item_id in ERRORS:
+                await fail(context, *ERRORS[request.item_id])
+        first = self.created[0]
+        counts = [len(request.notes) for request in self.created]
+        return self.new("TakeNotesResponse", counts=counts, item_id=first.item_id, copies=first.copies)
+
+    async def GiveNotes(self, request: Any, context: Any) -> AsyncIterator[Any]:
+        for number in range(0, 0 if request.item_id == "empty" else 4, 2):
+            said = [self.new("Said", text=f"{number + more}\n") for more in range(2)]
+            notes = [self.new("Note", id="note-1", said_message=each) for each in said]
+            yield self.new("GiveNotesResponse", notes=notes)
+            if request.item_id in ERRORS:
+                await fail(context, *ERRORS[request.item_id])
+
     async def PutBlob(self, request: Any, context: Any) -> Any:
         return self.new("PutBlobResponse", content_type=request.blob.content_type, size=len(request.blob.data))
 

@@ -12,9 +12,10 @@ import grpc
 from letta_transcode import rpc
 from letta_transcode.http.errors import ErrorMap, HttpError, detail, unavailable, unexpected, unprocessable
 from letta_transcode.http.requests import ClientGone, HttpRequest, Receive, RequestLimits, Scope, Send, parse_json
-from letta_transcode.http.responses import DONE, EVENT_STREAM, JSON, Response, dump, frame
+from letta_transcode.http.responses import DONE, EVENT_STREAM, JSON, LINES, Response, dump, frame, lines
 from letta_transcode.routing.bindings import RequestParts
 from letta_transcode.routing.forms import MULTIPART, parse_form
+from letta_transcode.routing.lines import JsonLines
 from letta_transcode.routing.openapi import Info, document
 from letta_transcode.routing.templates import Refused
 from letta_transcode.upstream.calls import Calls, Data, Metadata
@@ -91,6 +92,9 @@ class Transcoder:
         if isinstance(found, Refused):
             raise self._refusal(found)
         operation, parts = await self._read(found, request)
+        if operation.json_lines and operation.method.client_streaming:
+            await self._take(operation, parts, request, (response, metadata))
+            return
         message = operation.binding.read(parts)
         try:
             data = operation.requests(message)
@@ -117,6 +121,9 @@ class Transcoder:
             raise detail(404, "Not Found") from error
         if not operation.binding.body:
             return operation, RequestParts(path, request.query, request.headers)
+        if operation.json_lines:
+            request.require_lines()
+            return operation, RequestParts(path, request.query, request.headers)
         content_type = request.content_type
         if operation.binding.takes_forms and content_type.startswith(MULTIPART):
             fields, files = parse_form(content_type, await request.body(self._limits.form))
@@ -130,14 +137,28 @@ class Transcoder:
         value = parse_json(body)
         return operation.streams(value), RequestParts(path, request.query, request.headers, body=value)
 
+    async def _take(
+        self, operation: Operation, parts: RequestParts, request: HttpRequest, to: tuple[Response, Metadata]
+    ) -> None:
+        """Hand on the lines of a body as they come. What was handed on before one that is refused, the server has."""
+        taken = JsonLines(request, operation.binding, parts, self._limits.body)
+        message = await self._answer(operation, taken.requests(), request, to[1])
+        if taken.failure is not None:
+            raise taken.failure
+        await self._write(operation, message, to[0])
+
     async def _unary(
         self, operation: Operation, data: Data, request: HttpRequest, to: tuple[Response, Metadata]
     ) -> None:
-        response, metadata = to
+        await self._write(operation, await self._answer(operation, data, request, to[1]), to[0])
+
+    async def _answer(self, operation: Operation, data: Data, request: HttpRequest, metadata: Metadata) -> Message:
         try:
-            message = await self._calls.unary(operation.method, data, metadata, request)
+            return await self._calls.unary(operation.method, data, metadata, request)
         except grpc.RpcError as error:
             raise self._errors.http(error, operation.binding.locate) from error
+
+    async def _write(self, operation: Operation, message: Message, response: Response) -> None:
         if operation.http_body:
             body: Any = message
             await response.document(operation.status, body.data, body.content_type or "application/octet-stream")
@@ -152,7 +173,7 @@ class Transcoder:
     ) -> None:
         """Answer once the first message is there, so that an early failure is an HTTP error and not an event."""
         response, metadata = to
-        send = self._chunks if operation.http_body else self._events
+        send = self._chunks if operation.http_body else self._lines if operation.json_lines else self._events
         async with aclosing(self._calls.stream(operation.method, data, metadata, request)) as messages:
             try:
                 first = await anext(messages, None)
@@ -176,6 +197,19 @@ class Transcoder:
             await response.chunk(frame(dump(body), "error"))
         if operation.sse_done:
             await response.chunk(DONE)
+        await response.end()
+
+    async def _lines(
+        self, operation: Operation, first: Message | None, rest: AsyncIterator[Message], response: Response
+    ) -> None:
+        await response.start(operation.status, LINES, _STREAM_HEADERS)
+        try:
+            if first is not None:
+                await response.chunk(lines(operation.write(first)))
+                async for message in rest:
+                    await response.chunk(lines(operation.write(message)))
+        except grpc.RpcError as error:
+            await response.chunk(lines([{"error": self._errors.http(error, operation.binding.locate).body}]))
         await response.end()
 
     async def _chunks(self, operation: Operation, first: Any, rest: AsyncIterator[Message], response: Response) -> None:

@@ -45,6 +45,7 @@ from letta_memory.domain.review.passages import PassageReviewer, PassageReviewSt
 from letta_memory.domain.review.suggestions import Suggestions, SuggestionStore
 from letta_memory.domain.search.cells import CellMaker, SearchCellStore
 from letta_memory.domain.search.index import LateConversations, SearchIndexStore, SearchKeeper
+from letta_memory.domain.transfers import Transfers, TransferStore
 from letta_memory.domain.uploads import Uploads, UploadStore
 from letta_memory.servicers.agent_files import AgentFileServicer
 from letta_memory.servicers.archives import ArchiveServicer
@@ -77,6 +78,7 @@ from letta_memory.store.review.passages import SqlPassageReviewStore
 from letta_memory.store.review.suggestions import SqlSuggestionStore
 from letta_memory.store.search.cells import SqlSearchCellStore
 from letta_memory.store.search.index import SqlSearchIndexStore
+from letta_memory.store.transfers import SqlTransferStore
 from letta_postgres.db import Database, DatabaseOptions
 from letta_postgres.migrations import upgrade
 from letta_rpc.service import Deps, Service
@@ -97,6 +99,7 @@ class Stores:
     block_history: BlockHistoryStore
     archives: ArchiveStore
     passages: PassageStore
+    transfers: TransferStore
     purges: PurgeStore
     agent_files: AgentFileStore
     folder_losses: FolderLossStore
@@ -129,6 +132,7 @@ async def build(settings: MemorySettings, deps: Deps) -> Service:
         block_history=SqlBlockHistoryStore(db),
         archives=SqlArchiveStore(db),
         passages=SqlPassageStore(db),
+        transfers=SqlTransferStore(db),
         purges=SqlPurgeStore(db),
         agent_files=SqlAgentFileStore(db),
         folder_losses=SqlFolderLossStore(db),
@@ -213,7 +217,10 @@ def _servicers(
     history = BlockHistoryServicer(
         BlockHistory(rules, stores.block_history), BlockWatches(stores.block_history, clock), stores.block_history
     )
-    archives = ArchiveServicer(Archives(stores.archives, embedder, clock), stores.archives, digests)
+    transfers = Transfers(stores.transfers, clock)
+    archives = ArchiveServicer(
+        Archives(stores.archives, embedder, clock), stores.archives, transfers, stores.transfers, digests
+    )
     passages = Passages(stores.passages, stores.archives, embedder, clock)
     purges = Purges(stores.purges, stores.archives, clock)
     folders = FolderServicer(

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
-from collections.abc import Awaitable, Callable, Mapping, MutableMapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, MutableMapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -23,6 +24,7 @@ _LONG_NUMBER = re.compile(rb"\d{19}")
 # Each costs a look-up before anybody knows who asks.
 _MAX_PARAMETERS = 2_000
 _JSON = "application/json"
+_LINES = frozenset({"application/x-ndjson", "application/jsonl", "application/json-lines"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +48,7 @@ class HttpRequest:
         self.method: str = scope["method"]
         self._scope = scope
         self._receive = receive
+        self._all_read: asyncio.Event | None = None
 
     @cached_property
     def path(self) -> str:
@@ -115,8 +118,51 @@ class HttpRequest:
             raise detail(413, f"The body is larger than {limit} bytes", [("connection", "close")])
         return chunks[0] if len(chunks) == 1 else b"".join(chunks)
 
+    def require_lines(self) -> None:
+        """Raise HttpError 415 when the type of the body says that it is not JSON lines."""
+        kind = self.content_type.partition(";")[0].strip().lower()
+        if kind and kind != _JSON and kind not in _LINES:
+            raise detail(415, f"The body should be application/x-ndjson, not {kind[:80]}")
+
+    def lines(self, limit: int) -> AsyncGenerator[bytes, None]:
+        """Return what yields the lines of the body as they come, those that are not blank.
+
+        It raises HttpError 413 at a line that is larger than the limit, and ClientGone.
+        """
+        self._all_read = asyncio.Event()  # until then `gone` must take nothing of the body
+        return self._lines(limit, self._all_read)
+
+    async def _lines(self, limit: int, all_read: asyncio.Event) -> AsyncGenerator[bytes, None]:
+        rest = bytearray()
+        try:
+            async for chunk in self._chunks():
+                seen = len(rest)
+                rest += chunk
+                while (end := rest.find(b"\n", seen)) >= 0:
+                    line, seen = bytes(rest[:end]), 0
+                    del rest[: end + 1]
+                    if line.strip():
+                        yield line
+                if len(rest) > limit:
+                    raise detail(413, f"A line is larger than {limit} bytes", [("connection", "close")])
+            if rest.strip():
+                yield bytes(rest)
+        finally:
+            all_read.set()
+
+    async def _chunks(self) -> AsyncGenerator[bytes, None]:
+        more = True
+        while more:
+            event = await self._receive()
+            if event["type"] == "http.disconnect":
+                raise ClientGone
+            more = event.get("more_body", False)
+            yield event.get("body", b"")
+
     async def gone(self) -> None:
         """Return when the client has closed the connection."""
+        if self._all_read is not None:
+            await self._all_read.wait()
         event = await self._receive()
         while event["type"] != "http.disconnect":
             event = await self._receive()

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from letta_transcode.http.requests import Send
 
 JSON = "application/json"
+LINES = "application/x-ndjson"
 EVENT_STREAM = "text/event-stream; charset=utf-8"
 # Clients of OpenAI's streams, and so those of Letta, wait for this.
 DONE = b"data: [DONE]\n\n"
@@ -70,3 +71,8 @@ def frame(data: bytes, event: str = "") -> bytes:
     if b"\n" in data or b"\r" in data:
         data = data.translate(_NEWLINES)
     return b"event: %b\ndata: %b\n\n" % (event.encode(), data) if event else b"data: %b\n\n" % data
+
+
+def lines(items: Iterable[Any]) -> bytes:
+    """Return items as JSON lines. Line breaks between the tokens of spliced JSON become spaces."""
+    return b"".join(dump(item).translate(_NEWLINES) + b"\n" for item in items)

@@ -52,6 +52,8 @@ class RequestParts:
     form: Mapping[str, list[str]] | None = None
     files: Mapping[str, File] = field(default_factory=dict)
     content_type: str = ""
+    first_item: int = 0
+    """Number of the first item of a body that is a part of a list."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +126,7 @@ class Binding:
         except UnicodeError:
             problems.append({"type": "string_unicode", "loc": (), "msg": "Input should be valid Unicode"})
         if problems:
-            raise unprocessable(problems)
+            raise unprocessable([_moved(problem, parts.first_item) for problem in problems])
         return message
 
     def pieces(self, message: Message) -> Iterator[bytes]:
@@ -274,6 +276,14 @@ class Binding:
         for key, each in self._required:
             if not _given(each.field, parts.query):
                 problems.append({"type": "missing", "loc": ("query", key), "msg": "Field required", "input": None})
+
+
+def _moved(problem: dict[str, Any], by: int) -> dict[str, Any]:
+    """Return a problem of a part of a list with the number that its item has in all of it."""
+    where, *place = problem["loc"] or ("",)
+    if not by or where != "body" or not place or not isinstance(place[0], int):
+        return problem
+    return {**problem, "loc": ("body", place[0] + by, *place[1:])}
 
 
 def _given(field: Field, query: Mapping[str, list[str]]) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from letta_transcode.http.responses import LINES
 from letta_transcode.mapping.plans import Field
 from letta_transcode.mapping.schemas import Schema, Schemas, body_of
 from letta_transcode.routing.bindings import HTTP_BODY, Binding, TextSource
@@ -91,7 +92,8 @@ def _operation(schemas: Schemas, peer: PeerRoutes, operation: Operation, used: s
         "parameters": [*_parameters(schemas, codecs, binding)],
         "responses": _responses(schemas, codecs, operation),
     }
-    body = _body(schemas, codecs, binding)
+    lines = operation.json_lines and operation.method.client_streaming
+    body = _body(schemas, codecs, binding, LINES if lines else "application/json")
     if body:
         made["requestBody"] = {"required": _needed(binding), "content": body}
     if operation.deprecated:
@@ -114,7 +116,7 @@ def _parameter(schemas: Schemas, codecs: Codecs, text: TextSource, name: str, wh
     return made
 
 
-def _body(schemas: Schemas, codecs: Codecs, binding: Binding) -> dict[str, Any]:
+def _body(schemas: Schemas, codecs: Codecs, binding: Binding, kind: str) -> dict[str, Any]:
     if not binding.body:
         return {}
     if binding.raw_body:
@@ -125,7 +127,7 @@ def _body(schemas: Schemas, codecs: Codecs, binding: Binding) -> dict[str, Any]:
         schema = schemas.field(codecs, binding.body_field)
     else:
         schema = schemas.message(codecs, binding.message)
-    return {"multipart/form-data" if binding.takes_forms else "application/json": {"schema": schema}}
+    return {"multipart/form-data" if binding.takes_forms else kind: {"schema": schema}}
 
 
 def _needed(binding: Binding) -> bool:
@@ -159,7 +161,8 @@ def _content(schemas: Schemas, codecs: Codecs, operation: Operation) -> dict[str
         schema = schemas.field(codecs, replace(plan, presence=plan.presence and not plan.value.form.is_message))
     else:
         schema = schemas.message(codecs, plan)
-    kind = "text/event-stream" if operation.method.server_streaming else "application/json"
+    streams = LINES if operation.json_lines else "text/event-stream"
+    kind = streams if operation.method.server_streaming else "application/json"
     return {kind: {"schema": schema}}
 
 

@@ -55,6 +55,7 @@ class Operation:
     constant: bytes | None = None
     sse_done: bool = False
     http_body: bool = False
+    json_lines: bool = False
     deprecated: bool = False
     stream_key: str = ""
     stream_default: bool = False
@@ -102,8 +103,12 @@ def operation(peer: str, codecs: Codecs, method: MethodDescriptor, rule: HttpRul
     else:
         plan, write = output, codecs.encoders.message(output)
     binding = Binding(codecs, view.request, template, rule.body)
-    if method.client_streaming and len(binding.files) != 1:
-        raise MappingError(f"{method.full_name} streams its requests, which over HTTP is for one uploaded file")
+    if mapping.json_lines:
+        _require_items(method, binding.body_field if method.client_streaming else plan)
+    elif method.client_streaming and len(binding.files) != 1:
+        raise MappingError(
+            f"{method.full_name} streams its requests, which over HTTP is for one uploaded file or for JSON lines"
+        )
     return Operation(
         method=describe(peer, codecs, method, view),
         verb=_verb(rule)[0],
@@ -116,11 +121,18 @@ def operation(peer: str, codecs: Codecs, method: MethodDescriptor, rule: HttpRul
         constant=mapping.response_json.encode() if mapping.response_json else None,
         sse_done=mapping.sse_done,
         http_body=output == HTTP_BODY,
+        json_lines=mapping.json_lines,
         deprecated=codecs.catalog.deprecated(method),
         stream_key=mapping.stream_if,
         stream_default=mapping.stream_default,
         twin=twin,
     )
+
+
+def _require_items(method: MethodDescriptor, items: Field | str | None) -> None:
+    streams = method.client_streaming != method.server_streaming
+    if not streams or not isinstance(items, Field) or not items.is_list:
+        raise MappingError(f"{method.full_name}: JSON lines are the items of a list that is streamed one way")
 
 
 def rules(rule: HttpRule) -> list[HttpRule]:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from letta_transcode.upstream.peers import Peers
 
 Metadata = Sequence[tuple[str, str | bytes]]
-Data = bytes | Iterator[bytes]
+Data = bytes | Iterator[bytes] | AsyncGenerator[bytes, None]
 """A serialized request, or those of a stream."""
 
 
@@ -37,7 +37,9 @@ class Calls:
 
     async def unary(self, method: UpstreamMethod, data: Data, metadata: Metadata, request: HttpRequest) -> Message:
         """Call and return the response. Raises grpc.RpcError, and ClientGone when the client went away first."""
-        call = self._stub(method)(data, timeout=self._limits.call, metadata=metadata)
+        # A stream of requests takes as long as the client takes to send it.
+        seconds = self._limits.stream if isinstance(data, AsyncGenerator) else self._limits.call
+        call = self._stub(method)(data, timeout=seconds, metadata=metadata)
         with _Watch(call, request) as watch:
             try:
                 response: Message = await call

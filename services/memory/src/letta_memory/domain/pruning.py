@@ -31,6 +31,10 @@ class PruneStore(Protocol):
         """Remove some suggestions that were accepted or outdated before a time; return how many."""
         ...
 
+    async def prune_imports(self, before: datetime, limit: int) -> int:
+        """Remove some records of imports that nobody went on with since a time; return how many."""
+        ...
+
     async def expire_uploads(self, before: datetime, limit: int) -> int:
         """Delete some uploads that nobody went on with since a time; return how many."""
         ...
@@ -77,6 +81,7 @@ class Pruner:
             (self._store.prune_places, options.place_age),
             (self._store.prune_suggestions, options.suggestion_age),
             (self._store.prune_purges, options.place_age),
+            (self._store.prune_imports, options.upload_age),
             (self._store.expire_uploads, options.upload_age),
         ):
             gone = options.batch

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+from contextlib import aclosing
 from typing import Any
 
 import grpc.aio
@@ -12,6 +14,7 @@ from letta_common.actor import current_actor
 from letta_common.values.paging import Page
 from letta_common.values.repeats import Digests
 from letta_memory.domain.archives import Archives, ArchiveStore
+from letta_memory.domain.transfers import Transfers, TransferStore
 from letta_rpc.masks import changed_values
 
 Call = grpc.aio.ServicerContext[Any, Any]
@@ -20,9 +23,18 @@ Call = grpc.aio.ServicerContext[Any, Any]
 class ArchiveServicer(archive_service_pb2_grpc.ArchiveServiceServicer):
     """Serves archives."""
 
-    def __init__(self, archives: Archives, store: ArchiveStore, digests: Digests) -> None:
+    def __init__(
+        self,
+        archives: Archives,
+        store: ArchiveStore,
+        transfers: Transfers,
+        transfer_store: TransferStore,
+        digests: Digests,
+    ) -> None:
         self._archives = archives
         self._store = store
+        self._transfers = transfers
+        self._transfer_store = transfer_store
         self._digests = digests
 
     async def CreateArchive(self, request: pb.CreateArchiveRequest, context: Call) -> pb.CreateArchiveResponse:
@@ -64,6 +76,23 @@ class ArchiveServicer(archive_service_pb2_grpc.ArchiveServiceServicer):
     async def ReembedArchive(self, request: pb.ReembedArchiveRequest, context: Call) -> pb.ReembedArchiveResponse:
         begun = await self._archives.reembed(current_actor(), request.archive_id, request.embedding)
         return pb.ReembedArchiveResponse(embedding=begun)
+
+    async def ExportPassages(
+        self, request: pb.ExportPassagesRequest, context: Call
+    ) -> AsyncIterator[pb.ExportPassagesResponse]:
+        async with aclosing(self._transfers.export(current_actor(), request)) as source:  # type: ignore[type-var]
+            async for records in source:
+                yield pb.ExportPassagesResponse(passages=records)
+
+    async def ImportPassages(
+        self, request_iterator: AsyncIterator[pb.ImportPassagesRequest], context: Call
+    ) -> pb.ImportPassagesResponse:
+        done = await self._transfers.take(current_actor(), request_iterator)
+        return pb.ImportPassagesResponse(received_count=done.received, written_count=done.written)
+
+    async def GetPassageImport(self, request: pb.GetPassageImportRequest, context: Call) -> pb.GetPassageImportResponse:
+        found = await self._transfer_store.get_import(current_actor(), request.archive_id, request.import_id)
+        return pb.GetPassageImportResponse(received_count=found.received, written_count=found.written)
 
     async def ListArchiveAgentIds(
         self, request: pb.ListArchiveAgentIdsRequest, context: Call

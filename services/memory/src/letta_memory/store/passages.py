@@ -13,7 +13,7 @@ from google.protobuf.wrappers_pb2 import BytesValue
 from pgvector import HalfVector
 
 from letta.llm.v1.embedding_service_pb2 import Embedding, EmbedResponse
-from letta.memory.v1.passage_pb2 import Passage, PassageOrigin
+from letta.memory.v1.passage_pb2 import Passage, PassageOrigin, PassageRecord
 from letta.memory.v1.passage_service_pb2 import (
     PassageRanks,
     PassageSearchResult,
@@ -49,11 +49,11 @@ _NAMES = (
     "file_id",
 )
 _ORIGIN = tuple(field.name for field in PassageOrigin.DESCRIPTOR.fields)
-_ORIGINS = tuple(f"origin_{name}" for name in _ORIGIN)
+ORIGINS = tuple(f"origin_{name}" for name in _ORIGIN)
 # A vector comes as pgvector writes it in binary: its text costs six times as much to read.
 _COLUMNS = [
     *(passages.c[name] for name in _NAMES),
-    *(passages.c[name] for name in _ORIGINS),
+    *(passages.c[name] for name in ORIGINS),
     passages.c.embedder,
     sa.select(sa.func.extensions.halfvec_send(search_texts.c.embedding))
     .where(
@@ -64,19 +64,19 @@ _COLUMNS = [
     .scalar_subquery()
     .label("embedding"),
 ]
-_FIELDS = ", ".join(f"(r.passage).{name}" for name in (*_NAMES, *_ORIGINS, "embedder"))
-_VECTOR = "extensions.halfvec_send(r.embedding)"
+_FIELDS = ", ".join(f"(r.passage).{name}" for name in (*_NAMES, *ORIGINS, "embedder"))
+VECTOR = "extensions.halfvec_send(r.embedding)"
 _PLACE = ("org", "user", "agent", "archive", "new_archive", "now", "embedder")
 _ROWS = ("ids", "texts", "metadata", "tags", "times", "vectors", "origins")
 _WRITE = (
-    f"select r.status, r.archive_embedder, r.existing, {_FIELDS}, {_VECTOR} "
+    f"select r.status, r.archive_embedder, r.existing, {_FIELDS}, {VECTOR} "
     f"from {call('memory.write_passages', *_PLACE, *_ROWS, 'request_hash')} r"
 )
 _QUESTION = ("query", "vectors", "embedders", "embeddings")
 _FILTERS = ("tags", "all", "from", "to", "newest", "limit", "now")
 _SEARCH = (
     "select r.score, r.word_place, r.meaning_place, r.word_score, r.meaning_score, r.approximate_words, "
-    f"{_FIELDS}, {_VECTOR} "
+    f"{_FIELDS}, {VECTOR} "
     f"from {call('memory.search_passages', 'org', 'archives', *_QUESTION, *_FILTERS)} r"
 )
 _DELETE = f"select {call('memory.delete_passage', 'org', 'archive', 'id')}"
@@ -116,7 +116,7 @@ class SqlPassageStore:
             "tags": [json.dumps(list(passage.tags)) for passage in passages],
             "times": [time_of(passage.created_at) for passage in passages],
             "vectors": [HalfVector(list(passage.embedding)) if passage.embedding else None for passage in passages],
-            "origins": [_origin_text(passage) for passage in passages],
+            "origins": [origin_text(passage) for passage in passages],
             "request_hash": request_hash or None,
         }
         rows = await retry(lambda: self._db.hot(_WRITE, values))
@@ -222,15 +222,14 @@ def _first_page(page: Page) -> Compiled:
 
 def _passage(actor: Actor, row: Sequence[Any]) -> Passage:
     plain, origin, (embedder, vector) = row[: len(_NAMES)], row[len(_NAMES) : -2], row[-2:]
-    embedding = _components(vector) if vector else ()
+    embedding = components_of(vector) if vector else ()
     passage = Passage(
         organization_id=actor.organization_id,
         embedding=embedding,
         embedding_config=embedding_config(embedder, len(embedding)),
+        origin=origin_of(origin),
         **dict(zip(_NAMES, plain, strict=True)),
     )
-    if any(origin):
-        passage.origin.CopyFrom(PassageOrigin(**dict(zip(_ORIGIN, origin, strict=True))))
     if passage.HasField("file_id"):
         # The archive of a folder has the folder's id, and callers know the folder alone.
         passage.folder_id = passage.archive_id
@@ -238,7 +237,7 @@ def _passage(actor: Actor, row: Sequence[Any]) -> Passage:
     return passage
 
 
-def _components(vector: bytes) -> Sequence[float]:
+def components_of(vector: bytes) -> Sequence[float]:
     """Return the components of a stored vector as messages hold them, without a Python float for each."""
     import numpy as np  # a service that is asked for no vector starts without it
 
@@ -247,7 +246,12 @@ def _components(vector: bytes) -> Sequence[float]:
     return Embedding.FromString(BytesValue(value=packed).SerializeToString()).values
 
 
-def _origin_text(passage: Passage) -> str:
+def origin_of(said: Sequence[Any]) -> PassageOrigin | None:
+    """Return the origin that a row says; None where it says nothing."""
+    return PassageOrigin(**dict(zip(_ORIGIN, said, strict=True))) if any(said) else None
+
+
+def origin_text(passage: Passage | PassageRecord) -> str:
     """Return the origin as the statement reads it: a JSON object of what is said, empty where nothing is."""
     said = {field.name: value for field, value in passage.origin.ListFields()}
     return json.dumps(said) if said else ""

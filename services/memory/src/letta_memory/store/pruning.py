@@ -29,6 +29,10 @@ _PURGES = (
     "delete from memory.passage_purges where ctid = any(array("
     "select ctid from memory.passage_purges where ended_at < %b limit %b)) returning 1"
 )
+_IMPORTS = (
+    "delete from memory.passage_imports where ctid = any(array("
+    "select ctid from memory.passage_imports where updated_at < %b limit %b)) returning 1"
+)
 _ARCHIVE = f"select {call('memory.prune_archive', 'now', 'most')}"
 _UPLOADS = (
     "update memory.files f set deleted_at = now() where f.ctid = any(array("
@@ -67,6 +71,10 @@ class SqlPruneStore:
     async def prune_purges(self, before: datetime, limit: int) -> int:
         """Remove some records of purges of passages that ended before a time; return how many."""
         return len(await self._db.hot(_PURGES, (before, limit)))
+
+    async def prune_imports(self, before: datetime, limit: int) -> int:
+        """Remove some records of imports that nobody went on with since a time; return how many."""
+        return len(await self._db.hot(_IMPORTS, (before, limit)))
 
     async def expire_uploads(self, before: datetime, limit: int) -> int:
         """Delete some uploads that nobody went on with since a time; return how many."""

@@ -478,6 +478,7 @@ class MethodMapping(_message.Message):
     CHRONOLOGICAL_FIELD_NUMBER: _builtins.int
     SCOPES_FIELD_NUMBER: _builtins.int
     VIEWS_FIELD_NUMBER: _builtins.int
+    JSON_LINES_FIELD_NUMBER: _builtins.int
     success_status: _builtins.int
     """HTTP status of success. Default 200. 204 sends no body."""
     stream_if: _builtins.str
@@ -504,6 +505,10 @@ class MethodMapping(_message.Message):
     """This list shows its items oldest first whatever the order, `after` means newer and `before` older. Descending asks for the
     newest ones where no cursor is given.
     """
+    json_lines: _builtins.bool
+    """The stream travels as JSON lines: each line is an item of the repeated field that `body` names, or `response_body` of a stream of
+    answers. A failure in the middle of the answers is a last line `{"error": <body of the error>}`.
+    """
     @_builtins.property
     def scopes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Scopes of which a caller from outside needs one, in the words of the edge that checks them; `admin` always does. Default: `read` where the method has no side effects,
@@ -529,10 +534,11 @@ class MethodMapping(_message.Message):
         chronological: _builtins.bool = ...,
         scopes: _abc.Iterable[_builtins.str] | None = ...,
         views: _abc.Iterable[Global___ViewMapping] | None = ...,
+        json_lines: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["chronological", b"chronological", "default_ascending", b"default_ascending", "default_limit", b"default_limit", "internal", b"internal", "response_json", b"response_json", "scopes", b"scopes", "sse_done", b"sse_done", "stream_default", b"stream_default", "stream_if", b"stream_if", "stream_method", b"stream_method", "success_status", b"success_status", "views", b"views"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["chronological", b"chronological", "default_ascending", b"default_ascending", "default_limit", b"default_limit", "internal", b"internal", "json_lines", b"json_lines", "response_json", b"response_json", "scopes", b"scopes", "sse_done", b"sse_done", "stream_default", b"stream_default", "stream_if", b"stream_if", "stream_method", b"stream_method", "success_status", b"success_status", "views", b"views"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

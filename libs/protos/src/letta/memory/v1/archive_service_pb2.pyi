@@ -12,6 +12,7 @@ from google.protobuf.internal import containers as _containers
 from letta.common.v1 import sort_order_pb2 as _sort_order_pb2
 from letta.compat.memory.v1 import archive_pb2 as _archive_pb2
 from letta.memory.v1 import archive_pb2 as _archive_pb2_1
+from letta.memory.v1 import passage_pb2 as _passage_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -554,3 +555,171 @@ class ReembedArchiveResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ReembedArchiveResponse: _TypeAlias = ReembedArchiveResponse  # noqa: Y015
+
+@_typing.final
+class ExportPassagesRequest(_message.Message):
+    """Request of ArchiveService.ExportPassages."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ARCHIVE_ID_FIELD_NUMBER: _builtins.int
+    AFTER_PLACE_FIELD_NUMBER: _builtins.int
+    INCLUDE_EMBEDDINGS_FIELD_NUMBER: _builtins.int
+    archive_id: _builtins.str
+    """The archive, `archive-<uuid>`."""
+    after_place: _builtins.int
+    """Only passages behind this place. 0: all."""
+    include_embeddings: _builtins.bool
+    """Return the vectors too, of those that have one."""
+    def __init__(
+        self,
+        *,
+        archive_id: _builtins.str = ...,
+        after_place: _builtins.int = ...,
+        include_embeddings: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["after_place", b"after_place", "archive_id", b"archive_id", "include_embeddings", b"include_embeddings"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ExportPassagesRequest: _TypeAlias = ExportPassagesRequest  # noqa: Y015
+
+@_typing.final
+class ExportPassagesResponse(_message.Message):
+    """Response of ArchiveService.ExportPassages."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PASSAGES_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def passages(self) -> _containers.RepeatedCompositeFieldContainer[_passage_pb2.PassageRecord]:
+        """The next passages: at most 500, and of about one megabyte where no single one is larger."""
+
+    def __init__(
+        self,
+        *,
+        passages: _abc.Iterable[_passage_pb2.PassageRecord] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["passages", b"passages"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ExportPassagesResponse: _TypeAlias = ExportPassagesResponse  # noqa: Y015
+
+@_typing.final
+class ImportPassagesRequest(_message.Message):
+    """Request of ArchiveService.ImportPassages. Of the messages after the first one only the archive and the passages count."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ARCHIVE_ID_FIELD_NUMBER: _builtins.int
+    PASSAGES_FIELD_NUMBER: _builtins.int
+    IMPORT_ID_FIELD_NUMBER: _builtins.int
+    OFFSET_FIELD_NUMBER: _builtins.int
+    archive_id: _builtins.str
+    """The archive, `archive-<uuid>`."""
+    import_id: _builtins.str
+    """Name of the import, chosen by the caller, so that it can go on. Empty: it is one stream."""
+    offset: _builtins.int
+    """Entries that came by earlier streams of the import, and that this one leaves out. 0: it begins anew."""
+    @_builtins.property
+    def passages(self) -> _containers.RepeatedCompositeFieldContainer[_passage_pb2.PassageRecord]:
+        """The next passages."""
+
+    def __init__(
+        self,
+        *,
+        archive_id: _builtins.str = ...,
+        passages: _abc.Iterable[_passage_pb2.PassageRecord] | None = ...,
+        import_id: _builtins.str = ...,
+        offset: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["archive_id", b"archive_id", "import_id", b"import_id", "offset", b"offset", "passages", b"passages"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ImportPassagesRequest: _TypeAlias = ImportPassagesRequest  # noqa: Y015
+
+@_typing.final
+class ImportPassagesResponse(_message.Message):
+    """Response of ArchiveService.ImportPassages."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RECEIVED_COUNT_FIELD_NUMBER: _builtins.int
+    WRITTEN_COUNT_FIELD_NUMBER: _builtins.int
+    received_count: _builtins.int
+    """Entries that came since the import began, with those of earlier streams."""
+    written_count: _builtins.int
+    """How many of them were written; the others stood already."""
+    def __init__(
+        self,
+        *,
+        received_count: _builtins.int = ...,
+        written_count: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["received_count", b"received_count", "written_count", b"written_count"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ImportPassagesResponse: _TypeAlias = ImportPassagesResponse  # noqa: Y015
+
+@_typing.final
+class GetPassageImportRequest(_message.Message):
+    """Request of ArchiveService.GetPassageImport."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ARCHIVE_ID_FIELD_NUMBER: _builtins.int
+    IMPORT_ID_FIELD_NUMBER: _builtins.int
+    archive_id: _builtins.str
+    """The archive, `archive-<uuid>`."""
+    import_id: _builtins.str
+    """The import."""
+    def __init__(
+        self,
+        *,
+        archive_id: _builtins.str = ...,
+        import_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["archive_id", b"archive_id", "import_id", b"import_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetPassageImportRequest: _TypeAlias = GetPassageImportRequest  # noqa: Y015
+
+@_typing.final
+class GetPassageImportResponse(_message.Message):
+    """Response of ArchiveService.GetPassageImport."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RECEIVED_COUNT_FIELD_NUMBER: _builtins.int
+    WRITTEN_COUNT_FIELD_NUMBER: _builtins.int
+    received_count: _builtins.int
+    """Entries that came and are kept: `offset` of a stream that goes on. 0 when nothing is known of the import."""
+    written_count: _builtins.int
+    """How many of them were written; the others stood already."""
+    def __init__(
+        self,
+        *,
+        received_count: _builtins.int = ...,
+        written_count: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["received_count", b"received_count", "written_count", b"written_count"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetPassageImportResponse: _TypeAlias = GetPassageImportResponse  # noqa: Y015

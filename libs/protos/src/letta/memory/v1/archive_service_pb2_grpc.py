@@ -80,6 +80,21 @@ class ArchiveServiceStub:
                 request_serializer=letta_dot_memory_dot_v1_dot_archive__service__pb2.ReembedArchiveRequest.SerializeToString,
                 response_deserializer=letta_dot_memory_dot_v1_dot_archive__service__pb2.ReembedArchiveResponse.FromString,
                 _registered_method=True)
+        self.ExportPassages = channel.unary_stream(
+                '/letta.memory.v1.ArchiveService/ExportPassages',
+                request_serializer=letta_dot_memory_dot_v1_dot_archive__service__pb2.ExportPassagesRequest.SerializeToString,
+                response_deserializer=letta_dot_memory_dot_v1_dot_archive__service__pb2.ExportPassagesResponse.FromString,
+                _registered_method=True)
+        self.ImportPassages = channel.stream_unary(
+                '/letta.memory.v1.ArchiveService/ImportPassages',
+                request_serializer=letta_dot_memory_dot_v1_dot_archive__service__pb2.ImportPassagesRequest.SerializeToString,
+                response_deserializer=letta_dot_memory_dot_v1_dot_archive__service__pb2.ImportPassagesResponse.FromString,
+                _registered_method=True)
+        self.GetPassageImport = channel.unary_unary(
+                '/letta.memory.v1.ArchiveService/GetPassageImport',
+                request_serializer=letta_dot_memory_dot_v1_dot_archive__service__pb2.GetPassageImportRequest.SerializeToString,
+                response_deserializer=letta_dot_memory_dot_v1_dot_archive__service__pb2.GetPassageImportResponse.FromString,
+                _registered_method=True)
         self.ListArchiveAgentIds = channel.unary_unary(
                 '/letta.memory.v1.ArchiveService/ListArchiveAgentIds',
                 request_serializer=letta_dot_memory_dot_v1_dot_archive__service__pb2.ListArchiveAgentIdsRequest.SerializeToString,
@@ -158,6 +173,34 @@ class ArchiveServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ExportPassages(self, request, context):
+        """Returns the passages of an archive in a stream, in the order in which they were written. After a stream that broke off the next one
+        goes on behind the last place that came. Over HTTP each line is a passage. ARCHIVE_NOT_FOUND.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ImportPassages(self, request_iterator, context):
+        """Takes passages into an archive. The request is a stream: each message names the archive and holds some passages, which are kept all or
+        none. A passage that the archive has under its key, or that came before in the import, is not written again. Over HTTP each line
+        is a passage.
+
+        How far an import with an `import_id` is, is kept for a day after its last message: GetPassageImport says it, and the next stream goes on
+        at that `offset`. ARCHIVE_NOT_FOUND; INVALID_ARGUMENT and VALIDATION_FAILED name the entry, `passages[<number>]`, by its number in the
+        stream, from 0, and what came in the messages before is kept; STALE_ETAG when another stream goes on with the import.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetPassageImport(self, request, context):
+        """Says how far an import is. ARCHIVE_NOT_FOUND.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ListArchiveAgentIds(self, request, context):
         """Returns the ids of the agents that use an archive, sorted. ARCHIVE_NOT_FOUND.
         """
@@ -212,6 +255,21 @@ def add_ArchiveServiceServicer_to_server(servicer, server):
                     servicer.ReembedArchive,
                     request_deserializer=letta_dot_memory_dot_v1_dot_archive__service__pb2.ReembedArchiveRequest.FromString,
                     response_serializer=letta_dot_memory_dot_v1_dot_archive__service__pb2.ReembedArchiveResponse.SerializeToString,
+            ),
+            'ExportPassages': grpc.unary_stream_rpc_method_handler(
+                    servicer.ExportPassages,
+                    request_deserializer=letta_dot_memory_dot_v1_dot_archive__service__pb2.ExportPassagesRequest.FromString,
+                    response_serializer=letta_dot_memory_dot_v1_dot_archive__service__pb2.ExportPassagesResponse.SerializeToString,
+            ),
+            'ImportPassages': grpc.stream_unary_rpc_method_handler(
+                    servicer.ImportPassages,
+                    request_deserializer=letta_dot_memory_dot_v1_dot_archive__service__pb2.ImportPassagesRequest.FromString,
+                    response_serializer=letta_dot_memory_dot_v1_dot_archive__service__pb2.ImportPassagesResponse.SerializeToString,
+            ),
+            'GetPassageImport': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetPassageImport,
+                    request_deserializer=letta_dot_memory_dot_v1_dot_archive__service__pb2.GetPassageImportRequest.FromString,
+                    response_serializer=letta_dot_memory_dot_v1_dot_archive__service__pb2.GetPassageImportResponse.SerializeToString,
             ),
             'ListArchiveAgentIds': grpc.unary_unary_rpc_method_handler(
                     servicer.ListArchiveAgentIds,
@@ -463,6 +521,87 @@ class ArchiveService:
             '/letta.memory.v1.ArchiveService/ReembedArchive',
             letta_dot_memory_dot_v1_dot_archive__service__pb2.ReembedArchiveRequest.SerializeToString,
             letta_dot_memory_dot_v1_dot_archive__service__pb2.ReembedArchiveResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ExportPassages(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/letta.memory.v1.ArchiveService/ExportPassages',
+            letta_dot_memory_dot_v1_dot_archive__service__pb2.ExportPassagesRequest.SerializeToString,
+            letta_dot_memory_dot_v1_dot_archive__service__pb2.ExportPassagesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ImportPassages(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_unary(
+            request_iterator,
+            target,
+            '/letta.memory.v1.ArchiveService/ImportPassages',
+            letta_dot_memory_dot_v1_dot_archive__service__pb2.ImportPassagesRequest.SerializeToString,
+            letta_dot_memory_dot_v1_dot_archive__service__pb2.ImportPassagesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetPassageImport(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/letta.memory.v1.ArchiveService/GetPassageImport',
+            letta_dot_memory_dot_v1_dot_archive__service__pb2.GetPassageImportRequest.SerializeToString,
+            letta_dot_memory_dot_v1_dot_archive__service__pb2.GetPassageImportResponse.FromString,
             options,
             channel_credentials,
             insecure,

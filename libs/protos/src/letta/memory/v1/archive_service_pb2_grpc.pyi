@@ -58,6 +58,21 @@ class ArchiveServiceStub:
     how far it is. Meanwhile passages are found by their words and by the vectors that they have, of the former embedder as of the new
     one. ARCHIVE_NOT_FOUND; MODEL_NOT_FOUND when no provider offers the embedder.
     """
+    ExportPassages: _grpc.UnaryStreamMultiCallable[_archive_service_pb2.ExportPassagesRequest, _archive_service_pb2.ExportPassagesResponse]
+    """Returns the passages of an archive in a stream, in the order in which they were written. After a stream that broke off the next one
+    goes on behind the last place that came. Over HTTP each line is a passage. ARCHIVE_NOT_FOUND.
+    """
+    ImportPassages: _grpc.StreamUnaryMultiCallable[_archive_service_pb2.ImportPassagesRequest, _archive_service_pb2.ImportPassagesResponse]
+    """Takes passages into an archive. The request is a stream: each message names the archive and holds some passages, which are kept all or
+    none. A passage that the archive has under its key, or that came before in the import, is not written again. Over HTTP each line
+    is a passage.
+
+    How far an import with an `import_id` is, is kept for a day after its last message: GetPassageImport says it, and the next stream goes on
+    at that `offset`. ARCHIVE_NOT_FOUND; INVALID_ARGUMENT and VALIDATION_FAILED name the entry, `passages[<number>]`, by its number in the
+    stream, from 0, and what came in the messages before is kept; STALE_ETAG when another stream goes on with the import.
+    """
+    GetPassageImport: _grpc.UnaryUnaryMultiCallable[_archive_service_pb2.GetPassageImportRequest, _archive_service_pb2.GetPassageImportResponse]
+    """Says how far an import is. ARCHIVE_NOT_FOUND."""
     ListArchiveAgentIds: _grpc.UnaryUnaryMultiCallable[_archive_service_pb2.ListArchiveAgentIdsRequest, _archive_service_pb2.ListArchiveAgentIdsResponse]
     """Returns the ids of the agents that use an archive, sorted. ARCHIVE_NOT_FOUND."""
 
@@ -91,6 +106,21 @@ class ArchiveServiceAsyncStub(ArchiveServiceStub):
     how far it is. Meanwhile passages are found by their words and by the vectors that they have, of the former embedder as of the new
     one. ARCHIVE_NOT_FOUND; MODEL_NOT_FOUND when no provider offers the embedder.
     """
+    ExportPassages: _aio.UnaryStreamMultiCallable[_archive_service_pb2.ExportPassagesRequest, _archive_service_pb2.ExportPassagesResponse]  # type: ignore[assignment]
+    """Returns the passages of an archive in a stream, in the order in which they were written. After a stream that broke off the next one
+    goes on behind the last place that came. Over HTTP each line is a passage. ARCHIVE_NOT_FOUND.
+    """
+    ImportPassages: _aio.StreamUnaryMultiCallable[_archive_service_pb2.ImportPassagesRequest, _archive_service_pb2.ImportPassagesResponse]  # type: ignore[assignment]
+    """Takes passages into an archive. The request is a stream: each message names the archive and holds some passages, which are kept all or
+    none. A passage that the archive has under its key, or that came before in the import, is not written again. Over HTTP each line
+    is a passage.
+
+    How far an import with an `import_id` is, is kept for a day after its last message: GetPassageImport says it, and the next stream goes on
+    at that `offset`. ARCHIVE_NOT_FOUND; INVALID_ARGUMENT and VALIDATION_FAILED name the entry, `passages[<number>]`, by its number in the
+    stream, from 0, and what came in the messages before is kept; STALE_ETAG when another stream goes on with the import.
+    """
+    GetPassageImport: _aio.UnaryUnaryMultiCallable[_archive_service_pb2.GetPassageImportRequest, _archive_service_pb2.GetPassageImportResponse]  # type: ignore[assignment]
+    """Says how far an import is. ARCHIVE_NOT_FOUND."""
     ListArchiveAgentIds: _aio.UnaryUnaryMultiCallable[_archive_service_pb2.ListArchiveAgentIdsRequest, _archive_service_pb2.ListArchiveAgentIdsResponse]  # type: ignore[assignment]
     """Returns the ids of the agents that use an archive, sorted. ARCHIVE_NOT_FOUND."""
 
@@ -175,6 +205,39 @@ class ArchiveServiceServicer(metaclass=_abc_1.ABCMeta):
         how far it is. Meanwhile passages are found by their words and by the vectors that they have, of the former embedder as of the new
         one. ARCHIVE_NOT_FOUND; MODEL_NOT_FOUND when no provider offers the embedder.
         """
+
+    @_abc_1.abstractmethod
+    def ExportPassages(
+        self,
+        request: _archive_service_pb2.ExportPassagesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_archive_service_pb2.ExportPassagesResponse], _abc.AsyncIterator[_archive_service_pb2.ExportPassagesResponse]]:
+        """Returns the passages of an archive in a stream, in the order in which they were written. After a stream that broke off the next one
+        goes on behind the last place that came. Over HTTP each line is a passage. ARCHIVE_NOT_FOUND.
+        """
+
+    @_abc_1.abstractmethod
+    def ImportPassages(
+        self,
+        request_iterator: _MaybeAsyncIterator[_archive_service_pb2.ImportPassagesRequest],
+        context: _ServicerContext,
+    ) -> _typing.Union[_archive_service_pb2.ImportPassagesResponse, _abc.Awaitable[_archive_service_pb2.ImportPassagesResponse]]:
+        """Takes passages into an archive. The request is a stream: each message names the archive and holds some passages, which are kept all or
+        none. A passage that the archive has under its key, or that came before in the import, is not written again. Over HTTP each line
+        is a passage.
+
+        How far an import with an `import_id` is, is kept for a day after its last message: GetPassageImport says it, and the next stream goes on
+        at that `offset`. ARCHIVE_NOT_FOUND; INVALID_ARGUMENT and VALIDATION_FAILED name the entry, `passages[<number>]`, by its number in the
+        stream, from 0, and what came in the messages before is kept; STALE_ETAG when another stream goes on with the import.
+        """
+
+    @_abc_1.abstractmethod
+    def GetPassageImport(
+        self,
+        request: _archive_service_pb2.GetPassageImportRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_archive_service_pb2.GetPassageImportResponse, _abc.Awaitable[_archive_service_pb2.GetPassageImportResponse]]:
+        """Says how far an import is. ARCHIVE_NOT_FOUND."""
 
     @_abc_1.abstractmethod
     def ListArchiveAgentIds(

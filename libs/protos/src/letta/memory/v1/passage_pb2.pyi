@@ -182,3 +182,69 @@ class PassageOrigin(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___PassageOrigin: _TypeAlias = PassageOrigin  # noqa: Y015
+
+@_typing.final
+class PassageRecord(_message.Message):
+    """A passage as it goes out of an archive and comes into one."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KEY_FIELD_NUMBER: _builtins.int
+    TEXT_FIELD_NUMBER: _builtins.int
+    METADATA_FIELD_NUMBER: _builtins.int
+    TAGS_FIELD_NUMBER: _builtins.int
+    CREATED_AT_FIELD_NUMBER: _builtins.int
+    ORIGIN_FIELD_NUMBER: _builtins.int
+    EMBEDDING_FIELD_NUMBER: _builtins.int
+    EMBEDDER_FIELD_NUMBER: _builtins.int
+    PLACE_FIELD_NUMBER: _builtins.int
+    key: _builtins.str
+    """What tells it from others: a text that comes with a key that the archive has stands already, and is not written again. What goes
+    out has the id of the passage. Empty: its number in the import tells it.
+    """
+    text: _builtins.str
+    """The text. At most REQUEST_LIMIT_TEXT_CHARACTERS, as every text."""
+    metadata: _builtins.str
+    """The caller's own data, a JSON object. At most 65,536 bytes."""
+    embedder: _builtins.str
+    """Handle of what made the vector, `provider/name`. Empty: the embedder of the archive."""
+    place: _builtins.int
+    """Where it stands in its archive: after a stream that broke off the next one begins behind the last place that came. Output only."""
+    @_builtins.property
+    def tags(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Labels to filter by."""
+
+    @_builtins.property
+    def created_at(self) -> _timestamp_pb2.Timestamp:
+        """When it was made, or when what it tells happened. Absent: now."""
+
+    @_builtins.property
+    def origin(self) -> Global___PassageOrigin:
+        """Where it came from."""
+
+    @_builtins.property
+    def embedding(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
+        """Its vector. One that the embedder of the archive made is kept, and must have as many components as the others; without one, or
+        with one of another embedder, the text is embedded in the background.
+        """
+
+    def __init__(
+        self,
+        *,
+        key: _builtins.str = ...,
+        text: _builtins.str = ...,
+        metadata: _builtins.str = ...,
+        tags: _abc.Iterable[_builtins.str] | None = ...,
+        created_at: _timestamp_pb2.Timestamp | None = ...,
+        origin: Global___PassageOrigin | None = ...,
+        embedding: _abc.Iterable[_builtins.float] | None = ...,
+        embedder: _builtins.str = ...,
+        place: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at", "origin", b"origin"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at", "embedder", b"embedder", "embedding", b"embedding", "key", b"key", "metadata", b"metadata", "origin", b"origin", "place", b"place", "tags", b"tags", "text", b"text"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PassageRecord: _TypeAlias = PassageRecord  # noqa: Y015
