@@ -19,7 +19,7 @@ THEIRS = frozenset(
         *("llm.v1.ProviderTrace.response_json", "llm.v1.ToolDefinition.parameters"),
         "llm.v1.ProviderTrace.request_json",  # the body that went over the vendor's wire
         *(f"memory.v1.{name}.metadata" for name in ("Archive", "Block", "CreateArchiveRequest")),
-        *(f"memory.v1.{name}.metadata" for name in ("NewPassage", "Passage")),
+        *(f"memory.v1.{name}.metadata" for name in ("NewPassage", "Passage", "PassageRecord")),
         *(f"memory.v1.{name}.metadata" for name in ("CreateFolderRequest", "Folder", "SourceView")),
         *("tools.v1.ConnectedMCPTool.input_schema", "tools.v1.MCPOffer.input_schema"),
         *("tools.v1.FunctionSchema.parameters_schema", "tools.v1.ToolSource.parameters_schema"),
