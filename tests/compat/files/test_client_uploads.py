@@ -152,3 +152,10 @@ def test_what_is_no_document_fails_and_says_why(client: Letta, folder: Folder, p
     broken = put(folder, "broken.pdf", b"%PDF-1.7\nnothing", until="failed")
     assert broken.error_message
     assert broken.content is None
+
+
+def test_what_has_no_text_is_refused_at_once(client: Letta, folder: Folder) -> None:
+    with pytest.raises(APIStatusError) as caught:
+        client.folders.files.upload(folder.id, file=("tide.png", b"\x89PNG", "image/png"))
+    assert caught.value.status_code == 415
+    assert client.folders.files.list(folder.id).items == []

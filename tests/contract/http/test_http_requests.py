@@ -252,9 +252,11 @@ async def test_a_file_goes_in_pieces_to_who_takes_a_stream(client: httpx.AsyncCl
         **{"folder": "f-1", "file_name": "b.txt", "content_type": "text/plain", "size": size},
         **{"name": "n", "copies": 3},
     }
-    assert {(each.folder, each.name, each.file.size) for each in toy.created} == {("f-1", "n", size)}
-    assert len(toy.created) == max(1, -(-size // 2**18))
-    assert toy.created[0].file.content == content
+    first, *rest = toy.created
+    assert {(each.folder, each.name, each.copies) for each in toy.created} == {("f-1", "n", 3)}
+    assert [each.file.HasField("size") for each in toy.created] == [False] * len(rest) + [True]
+    assert (rest[-1].file.size, len(rest)) == (size, size // 2**18 + 1)
+    assert first.file.content == content
 
 
 async def test_a_malformed_form_is_refused(client: httpx.AsyncClient):

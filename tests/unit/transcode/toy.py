@@ -76,11 +76,17 @@ class Toy:
     cancelled: asyncio.Event = field(default_factory=asyncio.Event)
     begun: asyncio.Event = field(default_factory=asyncio.Event)
     created: list[Any] = field(default_factory=list)
+    gate: asyncio.Event = field(default_factory=asyncio.Event)
+    ended: asyncio.Event = field(default_factory=asyncio.Event)
+    came: int = 0
+    sized: bool = False
 
     def forget(self) -> None:
         """Become as new."""
         self.metadata, self.created = {}, []
         self.cancelled, self.begun = asyncio.Event(), asyncio.Event()
+        self.gate, self.ended = asyncio.Event(), asyncio.Event()
+        self.came, self.sized = 0, False
 
     def new(self, kind: str, /, **fields: Any) -> Any:
         return self.catalog.message_class(f"toy.v1.{kind}")(**fields)
@@ -160,9 +166,21 @@ class Toy:
         )
 
     async def UploadInPieces(self, requests: AsyncIterator[Any], context: Any) -> Any:
-        self.created = [request async for request in requests]
-        first = self.created[0]
-        first.file.content = b"".join(request.file.content for request in self.created)
+        first = await anext(requests)
+        if first.file.file_name in ERRORS:
+            await fail(context, *ERRORS[first.file.file_name])
+        waits = first.name == "wait"  # for leave to read on; then it may be large, and is not kept
+        if waits:
+            await self.gate.wait()
+        last, self.created = first, [first]
+        async for last in requests:
+            self.came += len(last.file.content)
+            self.created += [] if waits else [last]
+        self.sized = last.file.HasField("size")
+        self.ended.set()
+        if not self.sized:
+            await fail(context, *ERRORS["invalid"])
+        first.file.content = b"".join(each.file.content for each in self.created)
         return await self.Upload(first, context)
 
     async def TakeNotes(self, requests: AsyncIterator[Any], context: Any) -> Any:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Mapping
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Any
 
@@ -13,12 +13,12 @@ from letta_transcode import rpc
 from letta_transcode.http.errors import ErrorMap, HttpError, detail, unavailable, unexpected, unprocessable
 from letta_transcode.http.requests import ClientGone, HttpRequest, Receive, RequestLimits, Scope, Send, parse_json
 from letta_transcode.http.responses import DONE, EVENT_STREAM, JSON, LINES, Response, dump, frame, lines
-from letta_transcode.routing.bindings import RequestParts
-from letta_transcode.routing.forms import MULTIPART, parse_form
+from letta_transcode.routing.bindings import File, RequestParts
+from letta_transcode.routing.forms import MULTIPART, StreamedForm, parse_form
 from letta_transcode.routing.lines import JsonLines
 from letta_transcode.routing.openapi import Info, document
 from letta_transcode.routing.templates import Refused
-from letta_transcode.upstream.calls import Calls, Data, Metadata
+from letta_transcode.upstream.calls import Calls, Metadata
 from letta_transcode.upstream.peers import Pace, Peers
 
 if TYPE_CHECKING:
@@ -71,11 +71,11 @@ class Transcoder:
         except ClientGone:
             return
         except HttpError as error:
-            await response.error(error)
+            await response.error(error, last=request.broken_off)
         except Exception:
             _log.exception("%s %s failed", request.method, request.path)
             if not response.started:
-                await response.error(unexpected())
+                await response.error(unexpected(), last=request.broken_off)
 
     def openapi(self, info: Info) -> bytes:
         """Return the OpenAPI document of what is served now."""
@@ -92,18 +92,21 @@ class Transcoder:
         if isinstance(found, Refused):
             raise self._refusal(found)
         operation, parts = await self._read(found, request)
-        if operation.json_lines and operation.method.client_streaming:
-            await self._take(operation, parts, request, (response, metadata))
+        if operation.method.client_streaming:
+            pieces = self._pieces(operation, parts, request)
+            await self._unary(operation, self._calls.upload(operation.method, pieces, metadata), response)
             return
         message = operation.binding.read(parts)
         try:
-            data = operation.requests(message)
+            data = message.SerializeToString()
         except ValueError as error:
             raise unprocessable(
                 [{"type": "value_error", "loc": ("body",), "msg": str(error), "input": None}]
             ) from error
-        answer = self._stream if operation.method.server_streaming else self._unary
-        await answer(operation, data, request, (response, metadata))
+        if operation.method.server_streaming:
+            await self._stream(operation, data, request, (response, metadata))
+        else:
+            await self._unary(operation, self._calls.unary(operation.method, data, metadata, request), response)
 
     def _refusal(self, refused: Refused) -> HttpError:
         if self.peers.unseen:  # the operation may be one of theirs
@@ -126,8 +129,7 @@ class Transcoder:
             return operation, RequestParts(path, request.query, request.headers)
         content_type = request.content_type
         if operation.binding.takes_forms and content_type.startswith(MULTIPART):
-            fields, files = parse_form(content_type, await request.body(self._limits.form))
-            return operation, RequestParts(path, request.query, request.headers, form=fields, files=files)
+            return operation, await self._read_form(operation, path, request)
         if operation.binding.raw_body:
             body = await request.body(self._limits.form)
             return operation, RequestParts(path, request.query, request.headers, body=body, content_type=content_type)
@@ -137,28 +139,33 @@ class Transcoder:
         value = parse_json(body)
         return operation.streams(value), RequestParts(path, request.query, request.headers, body=value)
 
-    async def _take(
-        self, operation: Operation, parts: RequestParts, request: HttpRequest, to: tuple[Response, Metadata]
-    ) -> None:
-        """Hand on the lines of a body as they come. What was handed on before one that is refused, the server has."""
-        taken = JsonLines(request, operation.binding, parts, self._limits.body)
-        message = await self._answer(operation, taken.requests(), request, to[1])
-        if taken.failure is not None:
-            raise taken.failure
-        await self._write(operation, message, to[0])
+    def _pieces(self, operation: Operation, parts: RequestParts, request: HttpRequest) -> AsyncIterator[bytes]:
+        """Return the requests of a stream as they come. What was handed on before a refused one, the server has."""
+        if operation.json_lines:
+            return JsonLines(request, operation.binding, parts, self._limits.body).requests()
+        return operation.binding.pieces(operation.binding.read(parts), parts.content)
 
-    async def _unary(
-        self, operation: Operation, data: Data, request: HttpRequest, to: tuple[Response, Metadata]
-    ) -> None:
-        await self._write(operation, await self._answer(operation, data, request, to[1]), to[0])
+    async def _read_form(
+        self, operation: Operation, path: list[tuple[tuple[str, ...], str]], request: HttpRequest
+    ) -> RequestParts:
+        """Read a form; where requests are a stream up to the bytes of its file, which go on as they come."""
+        content = None
+        if operation.method.client_streaming:
+            [key] = operation.binding.files
+            chunks = request.chunks(self._limits.form)
+            form = StreamedForm(request.content_type, chunks, key, operation.binding.form_fields)
+            fields, part = await form.head(self._limits.body)
+            files = {key: File(part.name, part.content_type, b"")} if part is not None else {}
+            content = form.content()
+        else:
+            fields, files = parse_form(request.content_type, await request.body(self._limits.form))
+        return RequestParts(path, request.query, request.headers, form=fields, files=files, content=content)
 
-    async def _answer(self, operation: Operation, data: Data, request: HttpRequest, metadata: Metadata) -> Message:
+    async def _unary(self, operation: Operation, call: Awaitable[Message], response: Response) -> None:
         try:
-            return await self._calls.unary(operation.method, data, metadata, request)
+            message = await call
         except grpc.RpcError as error:
             raise self._errors.http(error, operation.binding.locate) from error
-
-    async def _write(self, operation: Operation, message: Message, response: Response) -> None:
         if operation.http_body:
             body: Any = message
             await response.document(operation.status, body.data, body.content_type or "application/octet-stream")
@@ -169,7 +176,7 @@ class Transcoder:
             await response.document(operation.status, text, JSON)
 
     async def _stream(
-        self, operation: Operation, data: Data, request: HttpRequest, to: tuple[Response, Metadata]
+        self, operation: Operation, data: bytes, request: HttpRequest, to: tuple[Response, Metadata]
     ) -> None:
         """Answer once the first message is there, so that an early failure is an HTTP error and not an event."""
         response, metadata = to

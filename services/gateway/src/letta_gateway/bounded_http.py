@@ -7,6 +7,7 @@ kept here, in the callbacks that both have.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -17,7 +18,7 @@ from letta_gateway.joined_writes import JoinedHttp
 _SLOWEST = 500
 """Bytes of a body that must come in a second, in the mean."""
 _LINGER_SECONDS, _LINGER_BYTES = 2.0, 4 << 20
-"""How long, and how much, a refused client may go on sending, so that it reads why instead of a reset."""
+"""How long, and how much, a client that is refused here may go on sending, so that it reads why instead of a reset."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +43,7 @@ class BoundedHttp(JoinedHttp):
         super().connection_made(transport)
         self._timer: asyncio.TimerHandle | None = None
         self._head: int | None = 0  # bytes of the head that were read; None within a body
-        self._size = self._count = self._sent = self._lingered = 0
+        self._size = self._count = self._sent = self._lingering = 0
         self._begun = self._last = self.since = self.loop.time()
         self._refused = self._too_long = False
         self._arm(self._begun + self.bounds.header_seconds)
@@ -57,8 +58,8 @@ class BoundedHttp(JoinedHttp):
     def data_received(self, data: bytes) -> None:
         """Read what came, within bounds."""
         if self._refused:
-            self._lingered += len(data)
-            if self._lingered > _LINGER_BYTES:
+            self._lingering -= len(data)
+            if self._lingering < 0:
                 self.transport.abort()
             return
         if self._head is not None:
@@ -101,6 +102,7 @@ class BoundedHttp(JoinedHttp):
         self._begun = self._last = self.loop.time()
         self._arm(self._begun + self.bounds.body_seconds)
         super().on_headers_complete()
+        self.cycle.transport = _LastWrites(self.transport, self._close_behind_answer)  # type: ignore[assignment]
 
     def on_body(self, body: bytes) -> None:
         """Take a part of the body; one that nobody reads any more has an end too."""
@@ -191,13 +193,36 @@ class BoundedHttp(JoinedHttp):
         body = f'{{"detail":"{text}"}}'.encode()
         head = b"content-type: application/json\r\nconnection: close\r\ncontent-length: %d\r\n\r\n" % len(body)
         self.transport.write(STATUS_LINE[status] + head + body)
-        # Half closed: the client may go on sending for a while, since unread bytes would turn the end into a reset.
-        if self.transport.can_write_eof():
-            self.transport.flush()  # type: ignore[attr-defined]
-            self.transport.write_eof()
-            self._timer = self.loop.call_later(_LINGER_SECONDS, self._late)
+        self._linger(_LINGER_SECONDS, _LINGER_BYTES)
+
+    def _close_behind_answer(self) -> None:
+        """Close behind the last answer; one that came before the whole body leaves time to read it."""
+        if self._head is None and not self._refused and not self.transport.is_closing():
+            self._refused = True
+            self._linger(self.bounds.body_seconds, self.bounds.body_bytes - self._sent)
         else:
             self.transport.close()
+
+    def _linger(self, seconds: float, most_bytes: int) -> None:
+        """Half close: the client may go on sending for a while, since unread bytes would turn the end into a reset."""
+        self._disarm()
+        self._lingering = most_bytes
+        self.transport.flush()  # type: ignore[attr-defined]
+        if self.transport.can_write_eof():
+            self.transport.write_eof()
+        self.flow.resume_reading()
+        self._timer = self.loop.call_later(seconds, self._late)
+
+
+class _LastWrites:
+    """What an answer is written to; with its end, the connection decides how it is closed."""
+
+    def __init__(self, transport: asyncio.Transport, close: Callable[[], None]) -> None:
+        self._transport = transport
+        self.close = close
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transport, name)
 
 
 def bounded(bounds: Bounds) -> type[BoundedHttp]:

@@ -32,7 +32,7 @@ class GatewaySettings(Settings):
     )
     max_body_bytes: int = Field(default=8 << 20, gt=0, description="Largest JSON body accepted.")
     max_form_bytes: int = Field(
-        default=51 << 20, gt=0, description="Largest uploaded form accepted; it is held in memory while it comes."
+        default=51 << 20, gt=0, description="Largest uploaded form accepted; files of folders go on as they come."
     )
     max_header_bytes: int = Field(default=32 << 10, gt=0, description="Largest path and headers of a request together.")
     max_headers: int = Field(default=100, gt=0, description="Most headers of a request.")

@@ -25,6 +25,7 @@ from letta_common.errors import (
     InvalidArgument,
     PayloadTooLarge,
     StaleEtag,
+    UnsupportedMediaType,
     ValidationFailed,
 )
 from letta_common.values.ids import new_id
@@ -133,6 +134,31 @@ async def test_what_is_no_name_is_refused(memory: Any, more: Any) -> None:
         with pytest.raises(InvalidArgument):
             await upload(memory, place, b"x", **more)
         assert await names(memory, place) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "refused"),
+    [
+        ("a.png", "", True),
+        ("a", "video/mp4; codecs=x", True),
+        ("a.mp3", "application/octet-stream", True),
+        ("a.svg", "image/svg+xml", False),
+        ("a.ts", "video/mp2t", False),
+        ("a.png", "text/plain", False),
+    ],
+)
+async def test_what_has_no_text_is_refused_before_its_bytes(memory: Any, name: str, kind: str, refused: bool) -> None:
+    place = await folder(memory)
+
+    async def first() -> AsyncIterator[pb.UploadFileRequest]:
+        file = UploadedFile(file_name=name, content_type=kind)
+        yield pb.UploadFileRequest(folder_id=place, file=file)
+        if refused:
+            await asyncio.Event().wait()
+
+    with pytest.raises(UnsupportedMediaType if refused else InvalidArgument):
+        await memory.files.UploadFile(first(), timeout=30)
+    assert await names(memory, place) == []
 
 
 async def test_another_name_and_the_type_of_it(memory: Any) -> None:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import re
+import sys
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, MutableMapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -29,7 +29,10 @@ _LINES = frozenset({"application/x-ndjson", "application/jsonl", "application/js
 
 @dataclass(frozen=True, slots=True)
 class RequestLimits:
-    """What one request may cost: bytes of a body and of an uploaded form, seconds of a call and of a stream."""
+    """What one request may cost: bytes of a body and of an uploaded form, seconds of a call and of a stream.
+
+    The fields of a form whose file goes on as it comes may have as many bytes as a body.
+    """
 
     body: int = 8 * 2**20
     form: int = 64 * 2**20
@@ -46,9 +49,10 @@ class HttpRequest:
 
     def __init__(self, scope: Scope, receive: Receive) -> None:
         self.method: str = scope["method"]
+        self.broken_off = False
+        """Whether the body was begun to be read in chunks, and not to its end: the connection is of no more use."""
         self._scope = scope
         self._receive = receive
-        self._all_read: asyncio.Event | None = None
 
     @cached_property
     def path(self) -> str:
@@ -84,6 +88,12 @@ class HttpRequest:
         """The media type of the body with its parameters."""
         return self.headers.get("content-type", "")
 
+    @property
+    def _announced(self) -> int:
+        """Bytes that the body will have, as far as its sender says."""
+        text = self.headers.get("content-length", "")
+        return int(text) if text.isdecimal() else 0
+
     async def json_body(self, limit: int) -> bytes:
         """Read the whole body, which should be JSON. Raises HttpError 413, and 415 when its type says otherwise.
 
@@ -98,9 +108,8 @@ class HttpRequest:
 
     async def body(self, limit: int) -> bytes:
         """Read the whole body. Raises HttpError 413 when it is larger than the limit, and ClientGone."""
-        announced = self.headers.get("content-length", "")
         # Read on even so, up to eight times the limit: a client that is cut off sees a reset and not the refusal.
-        too_large = announced.isdecimal() and int(announced) > limit
+        too_large = self._announced > limit
         chunks: list[bytes] = []
         size = 0
         while True:
@@ -124,45 +133,45 @@ class HttpRequest:
         if kind and kind != _JSON and kind not in _LINES:
             raise detail(415, f"The body should be application/x-ndjson, not {kind[:80]}")
 
-    def lines(self, limit: int) -> AsyncGenerator[bytes, None]:
-        """Return what yields the lines of the body as they come, those that are not blank.
+    async def lines(self, limit: int) -> AsyncGenerator[bytes, None]:
+        """Yield the lines of the body as they come, those that are not blank.
 
-        It raises HttpError 413 at a line that is larger than the limit, and ClientGone.
+        Raises HttpError 413 at a line that is larger than the limit, and ClientGone.
         """
-        self._all_read = asyncio.Event()  # until then `gone` must take nothing of the body
-        return self._lines(limit, self._all_read)
-
-    async def _lines(self, limit: int, all_read: asyncio.Event) -> AsyncGenerator[bytes, None]:
         rest = bytearray()
-        try:
-            async for chunk in self._chunks():
-                seen = len(rest)
-                rest += chunk
-                while (end := rest.find(b"\n", seen)) >= 0:
-                    line, seen = bytes(rest[:end]), 0
-                    del rest[: end + 1]
-                    if line.strip():
-                        yield line
-                if len(rest) > limit:
-                    raise detail(413, f"A line is larger than {limit} bytes", [("connection", "close")])
-            if rest.strip():
-                yield bytes(rest)
-        finally:
-            all_read.set()
+        async for chunk in self.chunks(sys.maxsize):
+            seen = len(rest)
+            rest += chunk
+            while (end := rest.find(b"\n", seen)) >= 0:
+                line, seen = bytes(rest[:end]), 0
+                del rest[: end + 1]
+                if line.strip():
+                    yield line
+            if len(rest) > limit:
+                raise detail(413, f"A line is larger than {limit} bytes")
+        if rest.strip():
+            yield bytes(rest)
 
-    async def _chunks(self) -> AsyncGenerator[bytes, None]:
-        more = True
-        while more:
+    async def chunks(self, limit: int) -> AsyncGenerator[bytes, None]:
+        """Yield the body as it comes.
+
+        Raises HttpError 413 as soon as it is known to be larger than the limit, and ClientGone.
+        """
+        self.broken_off, size = True, 0
+        while self.broken_off:
+            if max(size, self._announced) > limit:
+                raise detail(413, f"The body is larger than {limit} bytes")
             event = await self._receive()
             if event["type"] == "http.disconnect":
                 raise ClientGone
-            more = event.get("more_body", False)
-            yield event.get("body", b"")
+            chunk: bytes = event.get("body", b"")
+            size += len(chunk)
+            self.broken_off = size > limit or event.get("more_body", False)
+            if chunk and size <= limit:
+                yield chunk
 
     async def gone(self) -> None:
         """Return when the client has closed the connection."""
-        if self._all_read is not None:
-            await self._all_read.wait()
         event = await self._receive()
         while event["type"] != "http.disconnect":
             event = await self._receive()

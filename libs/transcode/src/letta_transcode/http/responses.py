@@ -36,9 +36,10 @@ class Response:
         await self.start(status, "", headers)
         await self._send({"type": "http.response.body", "body": b""})
 
-    async def error(self, error: HttpError) -> None:
-        """Send an error."""
-        await self.document(error.status, dump(error.body), JSON, error.headers)
+    async def error(self, error: HttpError, *, last: bool = False) -> None:
+        """Send an error; the last answer of a connection says so."""
+        headers = [*error.headers, ("connection", "close")] if last else error.headers
+        await self.document(error.status, dump(error.body), JSON, headers)
 
     async def start(self, status: int, content_type: str, headers: Headers = ()) -> None:
         """Send the head of a response."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -54,6 +54,8 @@ class RequestParts:
     content_type: str = ""
     first_item: int = 0
     """Number of the first item of a body that is a part of a list."""
+    content: AsyncIterator[bytes] | None = None
+    """What is in the one file of a form, where it goes on as it comes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,19 +131,38 @@ class Binding:
             raise unprocessable([_moved(problem, parts.first_item) for problem in problems])
         return message
 
-    def pieces(self, message: Message) -> Iterator[bytes]:
-        """Yield the request again and again, each time with the next piece of its file, in bytes for the wire."""
-        name = self._file_fields[0]
-        file: Any = getattr(message, name)
-        content = file.content
-        file.size = len(content)
+    async def pieces(self, message: Message, content: AsyncIterator[bytes] | None) -> AsyncGenerator[bytes, None]:
+        """Yield the request again and again in bytes for the wire: at once without its file, then with pieces of it.
+
+        The last one says how large the file is, which nobody knows before. Without a content it is the message's own.
+        """
+        file: Any = getattr(message, self._file_fields[0])
+        own, size, waiting = file.content, 0, bytearray()
         file.ClearField("content")
-        # Messages written one behind the other are one. Were each piece set in this one, it would hold the file twice.
+        # Messages written one behind the other are one: all but the file is written once.
         rest = message.SerializeToString()
-        for start in range(0, len(content) or 1, _PIECE):
-            piece: Any = type(message)()
-            getattr(piece, name).content = content[start : start + _PIECE]
-            yield rest + piece.SerializeToString()
+        yield rest
+        async for data in content if content is not None else _once(own):
+            size += len(data)
+            waiting += data
+            while len(waiting) >= _PIECE:
+                yield rest + self._piece(content=bytes(waiting[:_PIECE]))
+                del waiting[:_PIECE]
+        yield rest + self._piece(content=bytes(waiting), size=size)
+
+    def _piece(self, **values: bytes | int) -> bytes:
+        piece: Any = self._new()
+        file = getattr(piece, self._file_fields[0])
+        for name, value in values.items():
+            setattr(file, name, value)
+        written: bytes = piece.SerializeToString()
+        return written
+
+    @property
+    def form_fields(self) -> frozenset[str]:
+        """The keys of a form's fields that mean something, besides those of its files."""
+        plans = self.body_plan.fields() if self.body_plan else ()
+        return frozenset(key for each in plans for key in (each.key, *each.aliases)) - self.files.keys()
 
     def locate(self, path: Loc) -> Loc:
         """Say where in the request the proto field of a path stands."""
@@ -284,6 +305,10 @@ def _moved(problem: dict[str, Any], by: int) -> dict[str, Any]:
     if not by or where != "body" or not place or not isinstance(place[0], int):
         return problem
     return {**problem, "loc": ("body", place[0] + by, *place[1:])}
+
+
+async def _once(data: bytes) -> AsyncGenerator[bytes, None]:
+    yield data
 
 
 def _given(field: Field, query: Mapping[str, list[str]]) -> bool:

@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from letta_transcode.http.errors import HttpError, unprocessable
-from letta_transcode.http.requests import ClientGone, parse_json
+from letta_transcode.http.requests import parse_json
 
 if TYPE_CHECKING:
     from letta_transcode.http.requests import HttpRequest
@@ -21,30 +21,25 @@ class JsonLines:
     """The requests of a stream, made of the lines of a body as they come: each holds the next items."""
 
     def __init__(self, request: HttpRequest, binding: Binding, parts: RequestParts, limit: int) -> None:
-        self.failure: HttpError | ClientGone | None = None
-        """Why the body ended before its end."""
         self._lines = request.lines(limit)
         self._binding = binding
         self._parts = parts
 
     async def requests(self) -> AsyncGenerator[bytes, None]:
-        """Yield the serialized requests, first one without items; at a failure they end, and it is kept."""
+        """Yield the serialized requests, first one without items. Raises HttpError and ClientGone."""
         first, size = 0, 0
         items: list[Any] = []
-        try:
-            # So that the server refuses what it can before a line came.
-            yield self._request([], 0)
-            async with aclosing(self._lines) as lines:
-                async for line in lines:
-                    items.append(_item(line, first + len(items)))
-                    size += len(line)
-                    if len(items) >= _ITEMS or size >= _BYTES:
-                        yield self._request(items, first)
-                        first, size, items = first + len(items), 0, []
-            if items:
-                yield self._request(items, first)
-        except (HttpError, ClientGone) as error:
-            self.failure = error
+        # So that the server refuses what it can before a line came.
+        yield self._request([], 0)
+        async with aclosing(self._lines) as lines:
+            async for line in lines:
+                items.append(_item(line, first + len(items)))
+                size += len(line)
+                if len(items) >= _ITEMS or size >= _BYTES:
+                    yield self._request(items, first)
+                    first, size, items = first + len(items), 0, []
+        if items:
+            yield self._request(items, first)
 
     def _request(self, items: list[Any], first: int) -> bytes:
         message = self._binding.read(replace(self._parts, body=items, first_item=first))

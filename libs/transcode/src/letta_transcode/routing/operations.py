@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -60,10 +60,6 @@ class Operation:
     stream_key: str = ""
     stream_default: bool = False
     twin: Operation | None = None
-
-    def requests(self, message: Message) -> bytes | Iterator[bytes]:
-        """Return the bytes of a request; those of a stream hold the file of it in pieces, and all else each time."""
-        return self.binding.pieces(message) if self.method.client_streaming else message.SerializeToString()
 
     def streams(self, body: Any) -> Operation:
         """Return the operation that serves a body: the streaming twin when the body asks for it."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Iterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
@@ -19,12 +19,12 @@ if TYPE_CHECKING:
     from letta_transcode.upstream.peers import Peers
 
 Metadata = Sequence[tuple[str, str | bytes]]
-Data = bytes | Iterator[bytes] | AsyncGenerator[bytes, None]
-"""A serialized request, or those of a stream."""
-
 
 # Far above the methods of an API, so only stubs of descriptors that were replaced are dropped.
 _MAX_STUBS = 4096
+_OVER = (grpc.RpcError, grpc.aio.InternalError, asyncio.InvalidStateError)
+"""What writing to a call raises that is over."""
+_END_SECONDS = 10.0
 
 
 class Calls:
@@ -35,11 +35,9 @@ class Calls:
         self._limits = limits
         self._stub = lru_cache(_MAX_STUBS)(self._make_stub)  # those of descriptors that changed go first
 
-    async def unary(self, method: UpstreamMethod, data: Data, metadata: Metadata, request: HttpRequest) -> Message:
+    async def unary(self, method: UpstreamMethod, data: bytes, metadata: Metadata, request: HttpRequest) -> Message:
         """Call and return the response. Raises grpc.RpcError, and ClientGone when the client went away first."""
-        # A stream of requests takes as long as the client takes to send it.
-        seconds = self._limits.stream if isinstance(data, AsyncGenerator) else self._limits.call
-        call = self._stub(method)(data, timeout=seconds, metadata=metadata)
+        call = self._stub(method)(data, timeout=self._limits.call, metadata=metadata)
         with _Watch(call, request) as watch:
             try:
                 response: Message = await call
@@ -50,7 +48,7 @@ class Calls:
         return response
 
     async def stream(
-        self, method: UpstreamMethod, data: Data, metadata: Metadata, request: HttpRequest
+        self, method: UpstreamMethod, data: bytes, metadata: Metadata, request: HttpRequest
     ) -> AsyncGenerator[Message, None]:
         """Call and yield the responses. Raises grpc.RpcError, and ClientGone when the client went away first."""
         call = self._stub(method)(data, timeout=self._limits.stream, metadata=metadata)
@@ -66,11 +64,54 @@ class Calls:
                 # Also when the reader leaves: the server would go on for nobody.
                 call.cancel()
 
+    async def upload(self, method: UpstreamMethod, pieces: AsyncIterator[bytes], metadata: Metadata) -> Message:
+        """Call with a stream of requests and return the response, which may come before all of them were sent.
+
+        Raises grpc.RpcError, and what the pieces raise. The stream then ends as a complete one does, and what the
+        method answers to that is dropped: it must know by itself that something is missing.
+        """
+        call = self._stub(method)(timeout=self._limits.stream, metadata=metadata)
+        failures: list[Exception] = []
+        sending = asyncio.ensure_future(_send(call, pieces, failures))
+        try:
+            response: Message = await call
+        except grpc.RpcError as error:
+            raise (failures or [error])[0] from None
+        except asyncio.CancelledError:
+            call.cancel()
+            raise
+        finally:
+            sending.cancel()
+        if failures:
+            raise failures[0]
+        return response
+
     def _make_stub(self, method: UpstreamMethod) -> Any:
         channel = self._peers.channel(method.peer)
         kinds = (channel.unary_unary, channel.unary_stream, channel.stream_unary, channel.stream_stream)
         make: Any = kinds[2 * method.client_streaming + method.server_streaming]
         return make(method.path, request_serializer=_as_it_is, response_deserializer=method.response.FromString)
+
+
+async def _send(call: Any, pieces: AsyncIterator[bytes], failures: list[Exception]) -> None:
+    """Send a stream of requests as fast as the other side takes them; note what the pieces raise."""
+    # Written behind the back of grpc.aio, which lets a write that comes after the answer of a refusing server take the
+    # place of that answer (grpc/grpc#36066). A call in this process has no such core.
+    core = getattr(call, "_cython_call", None)
+    write = core.send_serialized_message if core is not None else call.write
+    try:
+        await call.wait_for_connection()
+        try:
+            async for piece in pieces:
+                await write(piece)
+        except _OVER:
+            raise
+        except Exception as error:
+            failures.append(error)
+        await call.done_writing()
+    except _OVER:
+        # Whoever waits for the call is told how it ended; where nothing tells, it is not waited for long.
+        asyncio.get_running_loop().call_later(_END_SECONDS, call.cancel)
 
 
 class _Watch:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import mimetypes
 import unicodedata
@@ -15,7 +16,14 @@ from letta.jsonmap.v1.uploaded_file_pb2 import UploadedFile
 from letta.memory.v1.file_pb2 import File, FileStatus
 from letta.memory.v1.file_service_pb2 import GetUploadResponse, UploadFileRequest
 from letta_common.actor import Actor
-from letta_common.errors import AlreadyExists, ChecksumMismatch, FolderNotFound, InvalidArgument, PayloadTooLarge
+from letta_common.errors import (
+    AlreadyExists,
+    ChecksumMismatch,
+    FolderNotFound,
+    InvalidArgument,
+    PayloadTooLarge,
+    UnsupportedMediaType,
+)
 from letta_common.values.ids import derived_id, new_id
 from letta_common.values.repeats import Digests
 from letta_memory.domain.files import FileStore
@@ -24,6 +32,9 @@ PART_BYTES = 256 << 10
 _LONGEST_NAME = 255  # bytes of UTF-8, as file systems have it
 _LONGEST_TYPE = 255
 _UNKNOWN = "application/octet-stream"
+_UNREADABLE = ("image/", "audio/", "video/", "font/")
+# Drawings are texts, and TypeScript has the ending of a kind of film.
+_TEXTS = frozenset({"image/svg+xml", "video/mp2t", "video/vnd.dlna.mpeg-tts"})
 # What does not become right by sending more, so that nothing of it is kept; what was only cut off stays.
 _FINAL = (AlreadyExists, ChecksumMismatch, FolderNotFound, InvalidArgument, PayloadTooLarge)
 # What the message of a stream says beside what the file is, so that an upload may go on or be repeated.
@@ -107,6 +118,7 @@ class Uploads:
         Raises:
             FolderNotFound, AlreadyExists, IdempotencyConflict, StaleEtag: as the store says.
             InvalidArgument: there is no message, the name is none, or nothing goes on at the offset.
+            UnsupportedMediaType: it has no text, as its sender or its name says.
             PayloadTooLarge: the file is larger than files may be.
             ChecksumMismatch: other bytes came than the checksum says.
         """
@@ -126,6 +138,10 @@ class Uploads:
             kept = await self._kept(actor, new, first, requests)
         except _FINAL:
             await self._forget(actor, new)
+            raise
+        except asyncio.CancelledError:
+            if not first.request_id:  # nobody can go on with it
+                await self._forget(actor, new)
             raise
         if kept is None:
             if not first.request_id:
@@ -191,6 +207,10 @@ class Uploads:
         original = _base_name(first.file.file_name)
         name = first.name or original
         _require_name(name, "name" if first.name else "file.file_name")
+        media_type = _media_type(first.file.content_type, original or name)
+        if media_type.startswith(_UNREADABLE) and media_type not in _TEXTS:
+            text = f"files of {media_type} have no text to be read; send a document"
+            raise UnsupportedMediaType(text, media_type=media_type)
         described = self._digests.of(first, name, without=_NOT_OF_THE_FILE)
         return NewUpload(
             file=File(
@@ -199,7 +219,7 @@ class Uploads:
                 organization_id=actor.organization_id,
                 name=name,
                 original_name=original or name,
-                media_type=_media_type(first.file.content_type, original or name),
+                media_type=media_type,
                 status=FileStatus.FILE_STATUS_PENDING,
                 created_by_id=actor.user_id,
             ),

@@ -19,8 +19,8 @@ DESCRIPTOR: _descriptor.FileDescriptor
 @_typing.final
 class UploadedFile(_message.Message):
     """A file of a form. A request field of this type is filled from the part of that name when the body is `multipart/form-data`; the
-    other parts of the form fill the scalar fields of their names. A method whose requests are a stream gets the file in pieces: each
-    request holds the next one, and all else again.
+    other parts of the form fill the scalar fields of their names. A method whose requests are a stream gets the file as it comes: the first
+    request is without any of it, each other one holds the next piece, and all else again. Fields of the form stand before such a file.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -36,7 +36,9 @@ class UploadedFile(_message.Message):
     content: _builtins.bytes
     """The bytes; in a stream of requests the next ones of them."""
     size: _builtins.int
-    """Bytes of the whole file, where its requests are a stream: one that breaks off ends as one that is complete does."""
+    """Bytes of the whole file, where its requests are a stream: one that breaks off ends as one that is complete does. The last request
+    of a form says it, once the form is complete.
+    """
     def __init__(
         self,
         *,

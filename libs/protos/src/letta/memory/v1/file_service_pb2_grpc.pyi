@@ -41,7 +41,8 @@ class FileServiceStub:
     What came of an upload with a `request_id` is kept for a day when it breaks off: GetUpload says how much, and the next upload
     with the key goes on at that `offset`. FOLDER_NOT_FOUND; ALREADY_EXISTS when the folder has a file of that name and
     `duplicate_handling` says so; PAYLOAD_TOO_LARGE above the limit of the deployment, 50 MB unless set; CHECKSUM_MISMATCH when
-    other bytes came than `sha256` says; INVALID_ARGUMENT for a name that is a path, and for an offset at which nothing goes on;
+    other bytes came than `sha256` says; UNSUPPORTED_MEDIA_TYPE, before any byte, for pictures, films, sounds and fonts;
+    INVALID_ARGUMENT for a name that is a path, and for an offset at which nothing goes on;
     IDEMPOTENCY_CONFLICT when the key is of another upload; STALE_ETAG when another stream goes on with it.
     """
     GetUpload: _grpc.UnaryUnaryMultiCallable[_file_service_pb2.GetUploadRequest, _file_service_pb2.GetUploadResponse]
@@ -70,7 +71,8 @@ class FileServiceAsyncStub(FileServiceStub):
     What came of an upload with a `request_id` is kept for a day when it breaks off: GetUpload says how much, and the next upload
     with the key goes on at that `offset`. FOLDER_NOT_FOUND; ALREADY_EXISTS when the folder has a file of that name and
     `duplicate_handling` says so; PAYLOAD_TOO_LARGE above the limit of the deployment, 50 MB unless set; CHECKSUM_MISMATCH when
-    other bytes came than `sha256` says; INVALID_ARGUMENT for a name that is a path, and for an offset at which nothing goes on;
+    other bytes came than `sha256` says; UNSUPPORTED_MEDIA_TYPE, before any byte, for pictures, films, sounds and fonts;
+    INVALID_ARGUMENT for a name that is a path, and for an offset at which nothing goes on;
     IDEMPOTENCY_CONFLICT when the key is of another upload; STALE_ETAG when another stream goes on with it.
     """
     GetUpload: _aio.UnaryUnaryMultiCallable[_file_service_pb2.GetUploadRequest, _file_service_pb2.GetUploadResponse]  # type: ignore[assignment]
@@ -102,7 +104,8 @@ class FileServiceServicer(metaclass=_abc_1.ABCMeta):
         What came of an upload with a `request_id` is kept for a day when it breaks off: GetUpload says how much, and the next upload
         with the key goes on at that `offset`. FOLDER_NOT_FOUND; ALREADY_EXISTS when the folder has a file of that name and
         `duplicate_handling` says so; PAYLOAD_TOO_LARGE above the limit of the deployment, 50 MB unless set; CHECKSUM_MISMATCH when
-        other bytes came than `sha256` says; INVALID_ARGUMENT for a name that is a path, and for an offset at which nothing goes on;
+        other bytes came than `sha256` says; UNSUPPORTED_MEDIA_TYPE, before any byte, for pictures, films, sounds and fonts;
+        INVALID_ARGUMENT for a name that is a path, and for an offset at which nothing goes on;
         IDEMPOTENCY_CONFLICT when the key is of another upload; STALE_ETAG when another stream goes on with it.
         """
 
