@@ -108,6 +108,7 @@ def furnish(tenant: Tenant, mcp_url: str) -> None:
     passage = posted(http, f"/v1/archives/{archive['id']}/passages", {"text": MARK})
     folder = posted(http, "/v1/folders/", {"name": MARK})
     file = _uploaded(http, folder["id"])
+    identity = posted(http, "/v1/identities/", _identity(agent["id"], block["id"]))
     conversation = http.post("/v1/conversations/", params={"agent_id": agent["id"]}, json={"summary": MARK}).json()
     run = http.get("/v1/runs/").json()[0]
     step = http.get("/v1/steps/").json()[0]
@@ -128,6 +129,7 @@ def furnish(tenant: Tenant, mcp_url: str) -> None:
         passage_id=passage["id"],
         memory_id=passage["id"],
         folder_id=folder["id"],
+        identity_id=identity["id"],
         file_id=file["id"],
         conversation_id=conversation["id"],
         run_id=run["id"],
@@ -141,6 +143,12 @@ def furnish(tenant: Tenant, mcp_url: str) -> None:
         tool_name="secret_tool",
         block_label="human",
     )
+
+
+def _identity(agent_id: str, block_id: str) -> dict[str, Any]:
+    """Return an identity that everything belongs to."""
+    told = {"properties": [{"key": MARK, "value": MARK, "type": "string"}], "identity_type": "user", "name": MARK}
+    return {"identifier_key": MARK, **told, "agent_ids": [agent_id], "block_ids": [block_id]}
 
 
 def _uploaded(http: httpx.Client, folder_id: str) -> dict[str, Any]:

@@ -37,6 +37,9 @@ REQUIRED_BY_CREATE = {
     ".letta.llm.v1.Provider.provider_type",
     ".letta.tools.v1.MCPServer.config",
     ".letta.tools.v1.MCPServer.server_name",
+    ".letta.memory.v1.Identity.identifier_key",
+    ".letta.memory.v1.Identity.identity_type",
+    ".letta.memory.v1.Identity.name",
     ".letta.tools.v1.SandboxEnvironmentVariable.key",
 }
 

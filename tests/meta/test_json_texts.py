@@ -8,7 +8,8 @@ from scripts.contracts import read_contracts
 # The data, schemas, arguments and results of callers, tools and vendors: each may be anything.
 THEIRS = frozenset(
     {
-        *(f"agent.v1.{name}" for name in ("Agent.metadata", "ClientTool.parameters", "IdentityProperty.value")),
+        *(f"agent.v1.{name}" for name in ("Agent.metadata", "ClientTool.parameters")),
+        "memory.v1.IdentityProperty.value",
         *("agent.v1.InitToolRule.args", "agent.v1.RunAgentToolRequest.args", "agent.v1.ToolCallNode.args"),
         "agent.v1.RunAgentToolResponse.func_return",
         *(f"agent.v1.{name}.metadata" for name in ("BundledAgent", "BundledBlock", "BundledFolder", "BundledTool")),

@@ -19,7 +19,7 @@ _SERVICES = {
     "agent": ("agent", "conversation", "run", "step"),
     "auth": ("api_key", "credential", "organization", "user"),
     "llm": ("budget", "embedding", "generation", "model", "provider", "trace", "usage"),
-    "memory": ("archive", "block", "context", "file", "folder", "message", "passage"),
+    "memory": ("archive", "block", "context", "file", "folder", "identity", "message", "passage"),
     "tools": ("mcp_server", "sandbox_config", "tool_execution", "tool"),
 }
 _DEEP = 8

@@ -19,7 +19,7 @@ from tests.contract.boundary.contracts import call, methods
 Values = dict[str, Any]
 METHODS = {method.name: method for method in methods()}
 _TEXTS = ("some text", "another text")
-_PARTS = ("AGENT_INCLUDE_BLOCKS", "AGENT_INCLUDE_SECRETS", "AGENT_INCLUDE_TAGS", "AGENT_INCLUDE_TOOLS")
+_PARTS = tuple(f"AGENT_INCLUDE_{part}" for part in ("BLOCKS", "IDENTITIES", "SECRETS", "TAGS", "TOOLS"))
 
 
 @dataclass(frozen=True)

@@ -34,6 +34,7 @@ BOUND: dict[str, tuple[Any, ...]] = {
     "Agent.block_ids": (["{block_id}"],),
     "Agent.compaction_settings": ({"model": _MODEL, "mode": "COMPACTION_MODE_ALL", "prompt": "Sum it up."},),
     "Agent.embedding": (_EMBEDDER,),
+    "Agent.identity_ids": (["{identity_id}"],),
     "Agent.model": (_MODEL,),
     "Agent.model_settings": ({"provider_type": "builtin", "temperature": 0.5, "max_output_tokens": 50},),
     "Agent.secret_values": ({"KEY": "one"}, {"KEY": "two"}),

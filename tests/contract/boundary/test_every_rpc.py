@@ -25,6 +25,8 @@ _KINDS = {
     "ListBlocks": "block",
     "ListConversations": "conv",
     "ListFolders": "source",
+    "ListIdentities": "identity",
+    "ListIdentityBlocks": "block",
     "ListMCPServers": "mcp_server",
     "ListMessages": "message",
     "ListProviders": "provider",

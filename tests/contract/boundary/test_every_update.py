@@ -45,13 +45,14 @@ CHANGING = {
     "letta.memory.v1.Archive": ("description", "metadata"),
     "letta.memory.v1.Block": ("description", "value"),
     "letta.memory.v1.Folder": ("description", "instructions"),
+    "letta.memory.v1.Identity": ("name", "identifier_key"),
     "letta.tools.v1.MCPServer": ("config.streamable_http.auth_header", "server_name"),
     "letta.tools.v1.MCPServerSettings": ("auth_header", "server_url"),
     "letta.tools.v1.SandboxEnvironmentVariable": ("description", "key"),
     "letta.tools.v1.Tool": ("project_id", "metadata"),
 }
 # Resources that always have the first of these, so that clearing it leaves it.
-ALWAYS = {"letta.auth.v1.Organization", "letta.auth.v1.User"}
+ALWAYS = {"letta.auth.v1.Organization", "letta.auth.v1.User", "letta.memory.v1.Identity"}
 UNNAMED = {"metadata": '{"not": "named"}', "privileged_tools": True}
 # Where answers show what an update tells of a resource by another message.
 WITHIN = {"letta.tools.v1.MCPServerSettings": "config.streamable_http."}

@@ -35,6 +35,9 @@ BODIES: dict[str, Callable[[str], dict[str, Any]]] = {
     "ForkConversation": lambda text: {"agent_id": text, "message_id": None},
     "CreateBlock": lambda text: {"block": {"label": "notes", "value": text}},
     "CreateArchive": lambda text: {"name": text},
+    "CreateIdentity": lambda text: {
+        "identity": {"identifier_key": f"keyed {text}", "name": text, "identity_type": "IDENTITY_TYPE_USER"}
+    },
     "CreateFolder": lambda text: {"name": f"keyed {text}"},
     "UploadFile": lambda text: {"file": {"file_name": text, "content": "eA==", "size": "1"}},
     "CreatePassage": lambda text: {"passage": {"text": text}},

@@ -96,9 +96,9 @@ class FakeAgents:
         kept = kept if page.ascending else kept[::-1]
         return kept[-page.limit :] if page.backwards else kept[: page.limit]
 
-    async def count(self, actor: Actor, filters: CountAgentsRequest) -> int:
-        """Count agents that are ready."""
-        return len(self._wanted(actor, filters))
+    async def count(self, actor: Actor, wanted: CountAgentsRequest, among: Collection[str] | None = None) -> int:
+        """Count agents that are ready, of those with these ids where they are given."""
+        return len([agent for agent in self._wanted(actor, wanted) if among is None or agent.id in among])
 
     async def finish(self, actor: Actor, agent_id: str) -> None:
         """Mark an agent as ready."""
@@ -301,8 +301,6 @@ def _matches(agent: StoredAgent, filters: ListAgentsRequest | CountAgentsRequest
         and (not filters.created_by_id or agent.created_by == filters.created_by_id)
         and (not wanted or (held == wanted if filters.match_all_tags else bool(held)))
         and filters.query_text.lower() in state.name.lower()
-        and (not filters.identity_id or filters.identity_id in state.identity_ids)
-        and not filters.identifier_keys
     )
 
 

@@ -235,12 +235,16 @@ class TwinMemory:
         stored = [Message.FromString(data) for held in self.threads.values() for data in held.messages]
         return [shown for message in stored if message.run_id == run_id for shown in expand(message)]
 
-    async def agents_with(self, block_id, archive_id):
+    async def agents_with(self, wanted):
+        block_id = getattr(wanted, "block_id", "")
         if not block_id:
             return None
         return [agent_id for agent_id, held in self.blocks.items() if block_id in [block.id for block in held.values()]]
 
-    async def memories(self, agent_ids, *, blocks, folders=False):
+    async def set_identities(self, agent_id, identity_ids):
+        self._enter("set_identities")
+
+    async def memories(self, agent_ids, *, blocks, folders=False, identities=False):
         return {agent_id: self._memory(agent_id) for agent_id in agent_ids if agent_id in self.threads}
 
     async def reset(self, request):

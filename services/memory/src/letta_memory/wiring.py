@@ -15,6 +15,7 @@ from letta.memory.v1 import (
     context_service_pb2_grpc,
     file_service_pb2_grpc,
     folder_service_pb2_grpc,
+    identity_service_pb2_grpc,
     memory_review_service_pb2_grpc,
     message_service_pb2_grpc,
     passage_service_pb2_grpc,
@@ -33,6 +34,7 @@ from letta_memory.domain.contexts import Contexts, ContextStore
 from letta_memory.domain.embeddings import Embedder, Impatient, Indexer, PendingStore
 from letta_memory.domain.files import Files, FileStore
 from letta_memory.domain.folders import Folders, FolderStore
+from letta_memory.domain.identities import Identities, IdentityStore
 from letta_memory.domain.ingestion import FileReader, ReadingStore
 from letta_memory.domain.messages import Messages, MessageStore
 from letta_memory.domain.passages import Passages, PassageStore
@@ -54,6 +56,7 @@ from letta_memory.servicers.blocks import BlockServicer
 from letta_memory.servicers.contexts import ContextServicer
 from letta_memory.servicers.files import FileServicer
 from letta_memory.servicers.folders import FolderServicer
+from letta_memory.servicers.identities import IdentityServicer
 from letta_memory.servicers.memory_reviews import MemoryReviewServicer
 from letta_memory.servicers.messages import MessageServicer
 from letta_memory.servicers.passages import PassageServicer
@@ -66,6 +69,7 @@ from letta_memory.store.files.files import SqlFileStore
 from letta_memory.store.files.folders import SqlFolderStore
 from letta_memory.store.files.ingestion import SqlReadingStore
 from letta_memory.store.files.uploads import SqlUploadStore
+from letta_memory.store.identities import SqlIdentityStore
 from letta_memory.store.messages import SqlMessageStore
 from letta_memory.store.passages import SqlPassageStore
 from letta_memory.store.pending import SqlPendingStore
@@ -104,6 +108,7 @@ class Stores:
     agent_files: AgentFileStore
     folder_losses: FolderLossStore
     folders: FolderStore
+    identities: IdentityStore
     files: FileStore
     uploads: UploadStore
     reading: ReadingStore
@@ -137,6 +142,7 @@ async def build(settings: MemorySettings, deps: Deps) -> Service:
         agent_files=SqlAgentFileStore(db),
         folder_losses=SqlFolderLossStore(db),
         folders=SqlFolderStore(db),
+        identities=SqlIdentityStore(db),
         files=files,
         uploads=SqlUploadStore(db, files, deps.clock),
         reading=SqlReadingStore(db, deps.clock),
@@ -244,6 +250,10 @@ def _servicers(
             PassageServicer(passages, purges, stores.passages, digests),
         ),
         (folder_service_pb2_grpc.add_FolderServiceServicer_to_server, folders),
+        (
+            identity_service_pb2_grpc.add_IdentityServiceServicer_to_server,
+            IdentityServicer(Identities(stores.identities, clock), stores.identities, stores.blocks, digests),
+        ),
         (
             file_service_pb2_grpc.add_FileServiceServicer_to_server,
             FileServicer(Files(stores.files), uploads, stores.uploads),

@@ -26,6 +26,7 @@ from letta.memory.v1 import (
     context_service_pb2_grpc,
     file_service_pb2_grpc,
     folder_service_pb2_grpc,
+    identity_service_pb2_grpc,
     memory_review_service_pb2_grpc,
     message_service_pb2_grpc,
     passage_service_pb2_grpc,
@@ -95,6 +96,7 @@ class Memory:
         self.passages = passage_service_pb2_grpc.PassageServiceStub(channel)
         self.folders = folder_service_pb2_grpc.FolderServiceStub(channel)
         self.agent_files = agent_file_service_pb2_grpc.AgentFileServiceStub(channel)
+        self.identities = identity_service_pb2_grpc.IdentityServiceStub(channel)
         self.files = file_service_pb2_grpc.FileServiceStub(channel)
         self.reviews = memory_review_service_pb2_grpc.MemoryReviewServiceStub(channel)
         self.messages = message_service_pb2_grpc.MessageServiceStub(channel)

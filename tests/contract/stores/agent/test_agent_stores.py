@@ -177,8 +177,6 @@ async def test_agents_are_listed_by_page_and_order(rooms, ann):
         ({"project_id": "p"}, ["two"]),
         ({"template_id": "t"}, ["one"]),
         ({"base_template_id": "bt"}, ["one"]),
-        ({"identity_id": "i"}, ["two"]),
-        ({"identifier_keys": ["k"]}, []),
         ({"created_by_id": "user-1"}, ["one"]),
         ({"last_stop_reason": END_TURN}, ["two"]),
         ({"last_stop_reason": usage_pb2.STOP_REASON_ERROR}, []),
@@ -186,7 +184,7 @@ async def test_agents_are_listed_by_page_and_order(rooms, ann):
 )
 async def test_agents_are_filtered(rooms, ann, filters, names):
     await stored(rooms, ann, name="one", tags=["x", "y"], template_id="t", base_template_id="bt", created_by="user-1")
-    two = await stored(rooms, ann, name="two", tags=["y"], project_id="p", identity_ids=["i"], created_by="user-2")
+    two = await stored(rooms, ann, name="two", tags=["y"], project_id="p", created_by="user-2")
     await stored(rooms, ann, name="hidden one", tags=["x", "y"], hidden=True)
     await closed(rooms, ann, two.id)
 
@@ -206,6 +204,7 @@ async def test_agents_are_listed_among_those_that_are_named(rooms, ann, bob):
     assert await found([one.id, three.id], after=three.id) == [one.id]
     assert await found([]) == []
     assert await rooms.agents.list_agents(ann, ListAgentsRequest(name="two"), Page(), [one.id]) == []
+    assert await rooms.agents.count(ann, CountAgentsRequest(), [one.id, three.id, other.id]) == 2
     assert [two.id] == await found([two.id])
 
 

@@ -6,6 +6,7 @@ from collections.abc import Collection, Sequence
 
 import grpc.aio
 
+from letta.agent.v1.agent_service_pb2 import CountAgentsRequest, ListAgentsRequest
 from letta.common.v1 import sort_order_pb2
 from letta.memory.v1 import (
     agent_file_service_pb2,
@@ -17,6 +18,8 @@ from letta.memory.v1 import (
     context_service_pb2_grpc,
     folder_service_pb2,
     folder_service_pb2_grpc,
+    identity_service_pb2,
+    identity_service_pb2_grpc,
     message_service_pb2,
     message_service_pb2_grpc,
     passage_service_pb2,
@@ -43,6 +46,7 @@ class MemoryClient:
         self._passages = passage_service_pb2_grpc.PassageServiceStub(channel)
         self._files = agent_file_service_pb2_grpc.AgentFileServiceStub(channel)
         self._folders = folder_service_pb2_grpc.FolderServiceStub(channel)
+        self._identities = identity_service_pb2_grpc.IdentityServiceStub(channel)
         self._held = HeldContexts()
 
     async def provision(
@@ -150,28 +154,39 @@ class MemoryClient:
         return (await self._messages.ListRunMessages(request, timeout=TIMEOUT)).messages
 
     async def memories(
-        self, agent_ids: Sequence[str], *, blocks: bool, folders: bool = False
+        self, agent_ids: Sequence[str], *, blocks: bool, folders: bool = False, identities: bool = False
     ) -> dict[str, pb.AgentMemory]:
         """Return what agents keep in memory; with their folders also what a single one sees of files."""
         request = pb.ListAgentMemoriesRequest(
             agent_ids=agent_ids,
             without_blocks=not blocks,
             with_folders=folders,
+            with_identities=identities,
             with_directories=folders and len(agent_ids) == 1,
         )
         answer = await self._contexts.ListAgentMemories(request, timeout=TIMEOUT)
         return {memory.agent_id: memory for memory in answer.memories}
 
-    async def agents_with(self, block_id: str, archive_id: str) -> Collection[str] | None:
-        """Return the agents that have this block and search this archive, None where neither is named."""
+    async def agents_with(self, wanted: ListAgentsRequest | CountAgentsRequest) -> Collection[str] | None:
+        """Return the agents that have what a list names of memory, None where it names nothing of it."""
         found: list[Collection[str]] = []
-        if block_id:
-            block = block_service_pb2.ListBlockAgentIdsRequest(block_id=block_id)
+        if isinstance(wanted, ListAgentsRequest) and wanted.block_id:
+            block = block_service_pb2.ListBlockAgentIdsRequest(block_id=wanted.block_id)
             found.append((await self._blocks.ListBlockAgentIds(block, timeout=TIMEOUT)).agent_ids)
-        if archive_id:
-            archive = archive_service_pb2.ListArchiveAgentIdsRequest(archive_id=archive_id)
+        if isinstance(wanted, ListAgentsRequest) and wanted.archive_id:
+            archive = archive_service_pb2.ListArchiveAgentIdsRequest(archive_id=wanted.archive_id)
             found.append((await self._archives.ListArchiveAgentIds(archive, timeout=TIMEOUT)).agent_ids)
+        if wanted.identity_id or wanted.identifier_keys:
+            owner = identity_service_pb2.ListIdentityAgentIdsRequest(
+                identity_id=wanted.identity_id or None, identifier_keys=wanted.identifier_keys
+            )
+            found.append((await self._identities.ListIdentityAgentIds(owner, timeout=TIMEOUT)).agent_ids)
         return set(found[0]).intersection(*found[1:]) if found else None
+
+    async def set_identities(self, agent_id: str, identity_ids: Sequence[str]) -> None:
+        """Set all the identities that an agent belongs to."""
+        request = identity_service_pb2.SetAgentIdentitiesRequest(agent_id=agent_id, identity_ids=identity_ids)
+        await self._identities.SetAgentIdentities(request, timeout=TIMEOUT)
 
     async def reset(self, request: pb.ResetConversationRequest) -> None:
         """Forget the messages of a conversation and begin anew with these."""

@@ -72,7 +72,7 @@ class AgentServicer(agent_service_pb2_grpc.AgentServiceServicer):
         return pb.ListTagsResponse(tags=found)
 
     async def CountAgents(self, request: pb.CountAgentsRequest, context: Call) -> pb.CountAgentsResponse:
-        return pb.CountAgentsResponse(count=await self._stores.agents.count(current_actor(), request))
+        return pb.CountAgentsResponse(count=await self._agents.count(current_actor(), request))
 
     async def UpdateAgent(self, request: pb.UpdateAgentRequest, context: Call) -> pb.UpdateAgentResponse:
         change = change_of(request.agent, request.update_mask)

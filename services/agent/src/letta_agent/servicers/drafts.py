@@ -24,7 +24,7 @@ _NAME = re.compile(r"[\w\s'\-]+")
 _DECIDED = frozenset({"name", "system", "agent_type", "timezone", "etag"})
 """Fields that are not only copied: absent they keep a value, or they are checked first."""
 _MODELS = frozenset({"model", "embedding", "context_window_limit", "compat"})
-_BESIDE = frozenset({"tool_ids", "block_ids", "folder_ids", "secret_values"})
+_BESIDE = frozenset({"tool_ids", "block_ids", "folder_ids", "identity_ids", "secret_values"})
 """Fields that are kept beside the definition."""
 _APART = _DECIDED | _MODELS | _BESIDE
 
@@ -42,6 +42,7 @@ def draft_of(request: pb.CreateAgentRequest, now: datetime, digests: Digests) ->
         new_blocks=tuple(request.memory_blocks),
         block_ids=tuple(given.block_ids),
         folder_ids=tuple(dict.fromkeys(given.folder_ids)),
+        identity_ids=tuple(dict.fromkeys(given.identity_ids)),
         tools=tuple(request.tools),
         tool_ids=tuple(given.tool_ids),
         base_tools=not request.HasField("include_base_tools") or request.include_base_tools,

@@ -45,7 +45,7 @@ _SEIZE = (
 )
 _ROW = (
     "organization_id, id, state, creation, request_id, request_hash, created_by_id, created_at, name, agent_type, "
-    "tags, identity_ids, project_id, template_id, base_template_id, hidden, version, definition, secrets, updated_at"
+    "tags, project_id, template_id, base_template_id, hidden, version, definition, secrets, updated_at"
 )
 _CREATE = (
     f"with made as (insert into agent.agents ({_ROW}) values ({', '.join(f'%({name})s' for name in _ROW.split(', '))}) "
@@ -146,7 +146,7 @@ class SqlAgentStore:
 
         The first page of a list is what a screen asks for: it runs hot.
         """
-        values = _values(wanted) | ({} if among is None else {"ids": list(among)})
+        values = _values(wanted, among)
         if not page.before and not page.after:
             first = _first_page(frozenset(values), wanted.match_all_tags, wanted.order_by, page)
             rows = await first.run(self._db, organization_id=actor.organization_id, **values)
@@ -173,11 +173,11 @@ class SqlAgentStore:
             found = [row[0] for row in await conn.execute(query.distinct().order_by(order).limit(page.limit))]
         return found[::-1] if page.backwards else found
 
-    async def count(self, actor: Actor, wanted: CountAgentsRequest) -> int:
-        """Count agents that are ready."""
+    async def count(self, actor: Actor, wanted: CountAgentsRequest, among: Collection[str] | None = None) -> int:
+        """Count agents that are ready, of those with these ids where they are given."""
         mine = agents.c.organization_id == actor.organization_id
         query = sa.select(sa.func.count()).select_from(agents.outerjoin(queue, _DEFAULT_THREAD))
-        conditions = _conditions(_values(wanted), all_tags=wanted.match_all_tags)
+        conditions = _conditions(_values(wanted, among), all_tags=wanted.match_all_tags)
         async with self._db.connect() as conn:
             return int((await conn.execute(query.where(mine, *conditions))).scalar_one())
 
@@ -282,36 +282,31 @@ def _keyset(mine: sa.ColumnElement[bool], order_by: int) -> Keyset:
     )
 
 
-def _values(wanted: ListAgentsRequest | CountAgentsRequest) -> dict[str, Any]:
+def _values(wanted: ListAgentsRequest | CountAgentsRequest, among: Collection[str] | None) -> dict[str, Any]:
     """Return the values that a request filters by, by the names of their conditions."""
     found: dict[str, Any] = {name: value for name in _EXACT if (value := getattr(wanted, name))}
     if wanted.tags:
         found["tags"] = list(wanted.tags)
     if wanted.query_text:
         found["query_text"] = re.sub("([/%_])", r"/\1", wanted.query_text)
-    if wanted.identity_id:
-        found["identity_ids"] = [wanted.identity_id]
-    if wanted.identifier_keys:
-        found["identifier_keys"] = list(wanted.identifier_keys)
     if wanted.last_stop_reason:
         found["last_stop_reason"] = wanted.last_stop_reason
+    if among is not None:
+        found["ids"] = list(among)
     return found
 
 
 def _conditions(values: Mapping[str, Any], *, all_tags: bool) -> list[sa.ColumnElement[bool]]:
     """Return the conditions of filters, each with its value under its name."""
-    tags, identities = agents.c.tags, agents.c.identity_ids
+    tags = agents.c.tags
     made: dict[str, Callable[[sa.BindParameter[Any]], sa.ColumnElement[bool]]] = {
         "tags": tags.contains if all_tags else tags.overlap,
         "query_text": lambda value: agents.c.name.icontains(value, escape="/"),
-        "identity_ids": identities.contains,
-        "identifier_keys": lambda _keys: sa.false(),  # identities have no keys yet, so none is of an agent's
         "last_stop_reason": lambda value: queue.c.last_stop_reason == value,
         "ids": lambda value: agents.c.id == sa.func.any(value),
         **{name: agents.c[name].__eq__ for name in _EXACT},
     }
-    types = {"tags": tags.type, "identity_ids": identities.type, "last_stop_reason": queue.c.last_stop_reason.type}
-    types["ids"] = tags.type
+    types = {"tags": tags.type, "last_stop_reason": queue.c.last_stop_reason.type, "ids": tags.type}
     named = [made[name](sa.bindparam(name, value, types.get(name, sa.Text()))) for name, value in values.items()]
     return [agents.c.state == Stage.READY, agents.c.hidden.is_(False), *named]
 
@@ -322,7 +317,6 @@ def _row(agent: StoredAgent) -> dict[str, Any]:
         "name": state.name,
         "agent_type": int(state.agent_type),
         "tags": list(state.tags),
-        "identity_ids": list(state.identity_ids),
         "project_id": state.project_id or None,
         "template_id": state.template_id or None,
         "base_template_id": state.base_template_id or None,

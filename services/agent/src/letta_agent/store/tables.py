@@ -23,7 +23,6 @@ agents = _table(
     name=sa.Text,
     agent_type=sa.SmallInteger,
     tags=_TEXTS,
-    identity_ids=_TEXTS,
     project_id=sa.Text,
     template_id=sa.Text,
     base_template_id=sa.Text,

@@ -14,9 +14,10 @@ from letta_common.values.paging import Page
 from letta_common.values.repeats import require_same
 from letta_common.values.times import time_of
 from letta_memory.domain.blocks import Written
+from letta_memory.store.identities import with_keys
 from letta_memory.store.provisions import insert_block
 from letta_memory.store.rows import BLOCK_COLUMNS, block_of, block_values
-from letta_memory.store.tables import agent_blocks, agents, blocks, keyset
+from letta_memory.store.tables import agent_blocks, agents, blocks, identity_blocks, keyset
 from letta_postgres.db import Database, UniqueViolation
 from letta_postgres.keyset import fetch_page
 
@@ -82,7 +83,8 @@ class SqlBlockStore:
 
     async def list_blocks(self, actor: Actor, wanted: ListBlocksRequest, page: Page) -> list[Block]:
         """Return a page of blocks."""
-        query = sa.select(*_COLUMNS).where(_mine(actor), *_conditions(wanted), *_contents(wanted), *_counts(wanted))
+        conditions = (*_conditions(wanted), *_contents(wanted), *_counts(wanted), *_owners(actor, wanted))
+        query = sa.select(*_COLUMNS).where(_mine(actor), *conditions)
         async with self._db.connect() as conn:
             rows = await fetch_page(conn, query, page, _keys(actor))
         return [block_of(row) for row in rows]
@@ -183,6 +185,17 @@ def _conditions(wanted: ListBlocksRequest | CountBlocksRequest) -> list[sa.Colum
     if wanted.templates_only:
         conditions.append(blocks.c.is_template)
     return conditions
+
+
+def _owners(actor: Actor, wanted: ListBlocksRequest) -> list[sa.ColumnElement[bool]]:
+    """Return the conditions of the identities that blocks are asked for."""
+    mine = sa.select(identity_blocks.c.block_id).where(identity_blocks.c.organization_id == actor.organization_id)
+    owners = []
+    if wanted.identity_id:
+        owners.append(identity_blocks.c.identity_id == wanted.identity_id)
+    if wanted.identifier_keys:
+        owners.append(identity_blocks.c.identity_id.in_(with_keys(actor, wanted.identifier_keys)))
+    return [blocks.c.id.in_(mine.where(owner)) for owner in owners]
 
 
 def _contents(wanted: ListBlocksRequest) -> list[sa.ColumnElement[bool]]:

@@ -32,6 +32,7 @@ from letta_memory.domain.messages import FLAG_COPY, flags_of, search_text, types
 from letta_memory.domain.search.index import LateConversations
 from letta_memory.store.files.folders import folder_of, folder_query
 from letta_memory.store.forks import KEEP_SUMMARY, context_copies, own_labels
+from letta_memory.store.identities import identities_of_agents, identity_of
 from letta_memory.store.reading.directories import directories_of
 from letta_memory.store.rows import BLOCK_COLUMNS, MEMORY_ROW, block_of, block_values, memories_of
 from letta_memory.store.tables import folder_agents, folders
@@ -354,6 +355,10 @@ class Provisions:
         if request.with_folders:
             for agent_id, folder in await self._folders_of(actor, list(found)):
                 found[agent_id].folders.append(folder)
+        if request.with_identities:
+            async with self._db.connect() as conn:
+                for row in await conn.execute(identities_of_agents(actor, list(found))):
+                    found[row[-1]].identities.append(identity_of(actor, row[:-1]))
         if request.with_directories and len(agent_ids) == 1 and (memory := found.get(agent_ids[0])) and memory.folders:
             memory.directories.CopyFrom(await directories_of(self._db, org, memory.agent_id))
         return [found[agent_id] for agent_id in agent_ids if agent_id in found]

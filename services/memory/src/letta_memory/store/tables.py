@@ -155,6 +155,20 @@ messages = sa.Table(
     sa.Column("created_at", _TIME),
     sa.Column("body", sa.LargeBinary),
 )
+identities = sa.Table(
+    "identities",
+    METADATA,
+    *_texts("organization_id", "id", "identifier_key", "name"),
+    sa.Column("identity_type", sa.SmallInteger),
+    sa.Column("project_id", sa.Text),
+    sa.Column("properties", sa.LargeBinary),
+    *_texts("created_by_id", "last_updated_by_id"),
+    sa.Column("created_at", _TIME),
+    sa.Column("updated_at", _TIME),
+    sa.Column("request_hash", sa.LargeBinary),
+)
+identity_agents = sa.Table("identity_agents", METADATA, *_texts("organization_id", "identity_id", "agent_id"))
+identity_blocks = sa.Table("identity_blocks", METADATA, *_texts("organization_id", "identity_id", "block_id"))
 suggestions = sa.Table(
     "suggestions",
     METADATA,

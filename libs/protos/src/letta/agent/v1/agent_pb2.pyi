@@ -11,7 +11,6 @@ from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from letta.agent.v1 import group_pb2 as _group_pb2
-from letta.agent.v1 import identity_pb2 as _identity_pb2
 from letta.agent.v1 import tool_rule_pb2 as _tool_rule_pb2
 from letta.common.v1 import agent_type_pb2 as _agent_type_pb2
 from letta.common.v1 import letta_message_pb2 as _letta_message_pb2
@@ -20,6 +19,7 @@ from letta.common.v1 import usage_pb2 as _usage_pb2
 from letta.compat.v1 import agent_pb2 as _agent_pb2
 from letta.memory.v1 import block_pb2 as _block_pb2
 from letta.memory.v1 import folder_pb2 as _folder_pb2
+from letta.memory.v1 import identity_pb2 as _identity_pb2
 from letta.tools.v1 import tool_pb2 as _tool_pb2
 import builtins as _builtins
 import sys
@@ -255,11 +255,11 @@ class Agent(_message.Message):
 
     @_builtins.property
     def identity_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Identities it belongs to."""
+        """Identities it belongs to, which become all that it has. In answers of Get and List only when `include` names them."""
 
     @_builtins.property
     def identities(self) -> _containers.RepeatedCompositeFieldContainer[_identity_pb2.Identity]:
-        """Identities it belongs to. In answers of Get and List only when `include` names them. Output only."""
+        """Identities it belongs to, without their agents and blocks. In answers of Get and List only when `include` names them. Output only."""
 
     @_builtins.property
     def pending_approval(self) -> _letta_message_pb2.LettaMessage:

@@ -286,7 +286,7 @@ class ListAgentsRequest(_message.Message):
     base_template_id: _builtins.str
     """Only agents whose template was made from this one."""
     identity_id: _builtins.str
-    """Only agents of this identity."""
+    """Only agents of this identity. IDENTITY_NOT_FOUND when there is none."""
     last_stop_reason: _usage_pb2.StopReason.ValueType
     """Only agents whose last run stopped for this reason."""
     created_by_id: _builtins.str
@@ -311,7 +311,7 @@ class ListAgentsRequest(_message.Message):
 
     @_builtins.property
     def identifier_keys(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Only agents of identities with these keys: none in this release, in which identities have no keys."""
+        """Only agents of identities with one of these keys."""
 
     @_builtins.property
     def include(self) -> _containers.RepeatedScalarFieldContainer[Global___AgentInclude.ValueType]:
@@ -529,7 +529,7 @@ class CountAgentsRequest(_message.Message):
     base_template_id: _builtins.str
     """Only agents whose template was made from this one."""
     identity_id: _builtins.str
-    """Only agents of this identity."""
+    """Only agents of this identity. IDENTITY_NOT_FOUND when there is none."""
     last_stop_reason: _usage_pb2.StopReason.ValueType
     """Only agents whose last run stopped for this reason."""
     created_by_id: _builtins.str
@@ -540,7 +540,7 @@ class CountAgentsRequest(_message.Message):
 
     @_builtins.property
     def identifier_keys(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Only agents of identities with these keys: none in this release, in which identities have no keys."""
+        """Only agents of identities with one of these keys."""
 
     def __init__(
         self,

@@ -171,6 +171,7 @@ class StoredCreation(_message.Message):
     BLOCK_IDS_FIELD_NUMBER: _builtins.int
     MESSAGES_FIELD_NUMBER: _builtins.int
     FOLDER_IDS_FIELD_NUMBER: _builtins.int
+    IDENTITY_IDS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def new_blocks(self) -> _containers.RepeatedCompositeFieldContainer[_block_pb2.Block]:
         """Blocks to make."""
@@ -187,6 +188,10 @@ class StoredCreation(_message.Message):
     def folder_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Folders to attach."""
 
+    @_builtins.property
+    def identity_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Identities that it belongs to."""
+
     def __init__(
         self,
         *,
@@ -194,10 +199,11 @@ class StoredCreation(_message.Message):
         block_ids: _abc.Iterable[_builtins.str] | None = ...,
         messages: _abc.Iterable[_message_pb2.Message] | None = ...,
         folder_ids: _abc.Iterable[_builtins.str] | None = ...,
+        identity_ids: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["block_ids", b"block_ids", "folder_ids", b"folder_ids", "messages", b"messages", "new_blocks", b"new_blocks"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["block_ids", b"block_ids", "folder_ids", b"folder_ids", "identity_ids", b"identity_ids", "messages", b"messages", "new_blocks", b"new_blocks"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

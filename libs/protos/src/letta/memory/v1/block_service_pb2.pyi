@@ -143,6 +143,8 @@ class ListBlocksRequest(_message.Message):
     CONNECTED_TO_AGENTS_COUNT_GT_FIELD_NUMBER: _builtins.int
     CONNECTED_TO_AGENTS_COUNT_LT_FIELD_NUMBER: _builtins.int
     CONNECTED_TO_AGENTS_COUNT_EQ_FIELD_NUMBER: _builtins.int
+    IDENTITY_ID_FIELD_NUMBER: _builtins.int
+    IDENTIFIER_KEYS_FIELD_NUMBER: _builtins.int
     before: _builtins.str
     """Only blocks before this one in the list's order."""
     after: _builtins.str
@@ -171,6 +173,8 @@ class ListBlocksRequest(_message.Message):
     """Only blocks of more agents than this."""
     connected_to_agents_count_lt: _builtins.int
     """Only blocks of fewer agents than this."""
+    identity_id: _builtins.str
+    """Only blocks of this identity."""
     @_builtins.property
     def tags(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Only blocks with these tags: with one of them, or with all."""
@@ -178,6 +182,10 @@ class ListBlocksRequest(_message.Message):
     @_builtins.property
     def connected_to_agents_count_eq(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
         """Only blocks of one of these numbers of agents."""
+
+    @_builtins.property
+    def identifier_keys(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Only blocks of identities with one of these keys."""
 
     def __init__(
         self,
@@ -198,10 +206,12 @@ class ListBlocksRequest(_message.Message):
         connected_to_agents_count_gt: _builtins.int | None = ...,
         connected_to_agents_count_lt: _builtins.int | None = ...,
         connected_to_agents_count_eq: _abc.Iterable[_builtins.int] | None = ...,
+        identity_id: _builtins.str = ...,
+        identifier_keys: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_connected_to_agents_count_gt", b"_connected_to_agents_count_gt", "_connected_to_agents_count_lt", b"_connected_to_agents_count_lt", "connected_to_agents_count_gt", b"connected_to_agents_count_gt", "connected_to_agents_count_lt", b"connected_to_agents_count_lt"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_connected_to_agents_count_gt", b"_connected_to_agents_count_gt", "_connected_to_agents_count_lt", b"_connected_to_agents_count_lt", "after", b"after", "before", b"before", "connected_to_agents_count_eq", b"connected_to_agents_count_eq", "connected_to_agents_count_gt", b"connected_to_agents_count_gt", "connected_to_agents_count_lt", b"connected_to_agents_count_lt", "description_search", b"description_search", "label", b"label", "label_search", b"label_search", "limit", b"limit", "match_all_tags", b"match_all_tags", "name", b"name", "order", b"order", "project_id", b"project_id", "tags", b"tags", "templates_only", b"templates_only", "value_search", b"value_search"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_connected_to_agents_count_gt", b"_connected_to_agents_count_gt", "_connected_to_agents_count_lt", b"_connected_to_agents_count_lt", "after", b"after", "before", b"before", "connected_to_agents_count_eq", b"connected_to_agents_count_eq", "connected_to_agents_count_gt", b"connected_to_agents_count_gt", "connected_to_agents_count_lt", b"connected_to_agents_count_lt", "description_search", b"description_search", "identifier_keys", b"identifier_keys", "identity_id", b"identity_id", "label", b"label", "label_search", b"label_search", "limit", b"limit", "match_all_tags", b"match_all_tags", "name", b"name", "order", b"order", "project_id", b"project_id", "tags", b"tags", "templates_only", b"templates_only", "value_search", b"value_search"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__connected_to_agents_count_gt: _TypeAlias = _typing.Literal["connected_to_agents_count_gt"]  # noqa: Y015
     _WhichOneofArgType__connected_to_agents_count_gt: _TypeAlias = _typing.Literal["_connected_to_agents_count_gt", b"_connected_to_agents_count_gt"]  # noqa: Y015

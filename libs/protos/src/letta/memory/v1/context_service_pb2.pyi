@@ -12,6 +12,7 @@ from letta.common.v1 import usage_pb2 as _usage_pb2
 from letta.memory.v1 import agent_file_pb2 as _agent_file_pb2
 from letta.memory.v1 import block_pb2 as _block_pb2
 from letta.memory.v1 import folder_pb2 as _folder_pb2
+from letta.memory.v1 import identity_pb2 as _identity_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -106,6 +107,7 @@ class AgentMemory(_message.Message):
     MESSAGE_IDS_FIELD_NUMBER: _builtins.int
     FOLDERS_FIELD_NUMBER: _builtins.int
     DIRECTORIES_FIELD_NUMBER: _builtins.int
+    IDENTITIES_FIELD_NUMBER: _builtins.int
     agent_id: _builtins.str
     """The agent."""
     @_builtins.property
@@ -124,6 +126,10 @@ class AgentMemory(_message.Message):
     def directories(self) -> _agent_file_pb2.Directories:
         """Its folders and files as its prompt shows them, where they were asked for and it has folders."""
 
+    @_builtins.property
+    def identities(self) -> _containers.RepeatedCompositeFieldContainer[_identity_pb2.Identity]:
+        """Its identities, by key, without their agents and blocks, where they were asked for."""
+
     def __init__(
         self,
         *,
@@ -132,10 +138,11 @@ class AgentMemory(_message.Message):
         message_ids: _abc.Iterable[_builtins.str] | None = ...,
         folders: _abc.Iterable[_folder_pb2.Folder] | None = ...,
         directories: _agent_file_pb2.Directories | None = ...,
+        identities: _abc.Iterable[_identity_pb2.Identity] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["directories", b"directories"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_id", b"agent_id", "blocks", b"blocks", "directories", b"directories", "folders", b"folders", "message_ids", b"message_ids"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_id", b"agent_id", "blocks", b"blocks", "directories", b"directories", "folders", b"folders", "identities", b"identities", "message_ids", b"message_ids"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1182,12 +1189,15 @@ class ListAgentMemoriesRequest(_message.Message):
     WITHOUT_BLOCKS_FIELD_NUMBER: _builtins.int
     WITH_FOLDERS_FIELD_NUMBER: _builtins.int
     WITH_DIRECTORIES_FIELD_NUMBER: _builtins.int
+    WITH_IDENTITIES_FIELD_NUMBER: _builtins.int
     without_blocks: _builtins.bool
     """Leave the blocks out."""
     with_folders: _builtins.bool
     """Tell their folders too."""
     with_directories: _builtins.bool
     """Tell their folders and files as prompts show them too; of one agent alone."""
+    with_identities: _builtins.bool
+    """Tell their identities too."""
     @_builtins.property
     def agent_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """The agents. Those without memory are left out of the answer."""
@@ -1199,10 +1209,11 @@ class ListAgentMemoriesRequest(_message.Message):
         without_blocks: _builtins.bool = ...,
         with_folders: _builtins.bool = ...,
         with_directories: _builtins.bool = ...,
+        with_identities: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_ids", b"agent_ids", "with_directories", b"with_directories", "with_folders", b"with_folders", "without_blocks", b"without_blocks"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_ids", b"agent_ids", "with_directories", b"with_directories", "with_folders", b"with_folders", "with_identities", b"with_identities", "without_blocks", b"without_blocks"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

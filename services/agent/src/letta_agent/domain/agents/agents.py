@@ -8,11 +8,11 @@ from datetime import datetime
 
 import structlog
 
-from letta.agent.v1 import stored_pb2, tool_rule_pb2
+from letta.agent.v1 import stored_pb2
 from letta.common.v1 import message_pb2
 from letta.memory.v1 import context_service_pb2 as memory_pb2
 from letta_agent.domain.agents.folders import FILE_TOOLS, LIMITS, FolderTools, attachment, file_blocks, limits_of
-from letta_agent.domain.agents.kinds import BASE_TOOLS, FORGETFUL, MULTI_AGENT_TOOLS, base_rules, require_kind
+from letta_agent.domain.agents.kinds import BASE_TOOLS, FORGETFUL, MULTI_AGENT_TOOLS, require_kind
 from letta_agent.domain.agents.model_choice import clear_embedding, set_embedding, set_model
 from letta_agent.domain.agents.names import random_name
 from letta_agent.domain.agents.records import (
@@ -23,12 +23,14 @@ from letta_agent.domain.agents.records import (
     AgentPeers,
     AgentStore,
     Change,
+    CountAgentsRequest,
     ListAgentsRequest,
     Parts,
     Stage,
     StoredAgent,
     Variable,
 )
+from letta_agent.domain.agents.tool_rules import add_approvals, add_base_rules, set_approval
 from letta_agent.domain.context.system_prompt import compile_system, default_system, facts_of
 from letta_agent.domain.journal.passports import Passport
 from letta_agent.domain.peers.credentials import CredentialPeer
@@ -105,9 +107,13 @@ class Agents:
         return shown
 
     async def find(self, actor: Actor, wanted: ListAgentsRequest, page: Page) -> list[Agent]:
-        """Return a page of agents. Raises BlockNotFound, ArchiveNotFound for what they should have."""
-        among = await self._memory.agents_with(wanted.block_id, wanted.archive_id)
+        """Return a page of agents. Raises BlockNotFound, ArchiveNotFound or IdentityNotFound."""
+        among = await self._memory.agents_with(wanted)
         return await self._show(actor, await self._store.list_agents(actor, wanted, page, among), wanted.include)
+
+    async def count(self, actor: Actor, wanted: CountAgentsRequest) -> int:
+        """Count agents. Raises IdentityNotFound."""
+        return await self._store.count(actor, wanted, await self._memory.agents_with(wanted))
 
     async def update(self, actor: Actor, agent_id: str, change: Change) -> Agent:
         """Change an agent. Raises AgentNotFound, StaleEtag, and what it should use may not exist."""
@@ -131,6 +137,8 @@ class Agents:
             await self._memory.set_file_limits(limits_of(changed.state))
         if "folder_ids" in change.named:
             await self._set_folders(actor, agent_id, given.folder_ids)
+        if "identity_ids" in change.named:
+            await self._memory.set_identities(agent_id, given.identity_ids)
         if _COMPILED & change.named:
             await self.recompile(actor, agent_id, agent_id)
         return await self.get(actor, agent_id, ALL_PARTS)
@@ -181,7 +189,7 @@ class Agents:
         if tool_id in agent.tool_ids:
             return (await self._show(actor, [agent], ALL_PARTS))[0]
         kept = Agent(tool_ids=(*agent.tool_ids, tool_id))
-        change = Change(lambda state: _add_approvals(state, (tool,)), kept, frozenset({"tool_ids"}))
+        change = Change(lambda state: add_approvals(state, (tool,)), kept, frozenset({"tool_ids"}))
         return await self.update(actor, agent_id, change)
 
     async def detach_tool(self, actor: Actor, agent_id: str, tool_id: str) -> Agent:
@@ -201,7 +209,7 @@ class Agents:
         if tool_name not in names:
             raise ToolNotFound(f"agent {agent_id} has no tool {tool_name}", tool_name=tool_name)
         return await self.update(
-            actor, agent_id, Change(lambda state: _set_approval(state, tool_name, required=required))
+            actor, agent_id, Change(lambda state: set_approval(state, tool_name, required=required))
         )
 
     async def first_message(self, actor: Actor, agent_id: str) -> Message:
@@ -301,8 +309,8 @@ class Agents:
             set_embedding(state, await self._models.embedding_model(draft.embedding))
         state.message_buffer_autoclear |= state.agent_type in FORGETFUL
         if draft.base_rules:
-            _add_base_rules(state, tools)
-        _add_approvals(state, tools)
+            add_base_rules(state, tools)
+        add_approvals(state, tools)
         blocks = [_new_block(block) for block in draft.new_blocks]
         first = self._first_message(state, blocks)
         creation = StoredCreation(
@@ -310,6 +318,7 @@ class Agents:
             block_ids=draft.block_ids,
             messages=[first, *draft.messages],
             folder_ids=draft.folder_ids,
+            identity_ids=draft.identity_ids,
         )
         agent = StoredAgent(
             id=state.id,
@@ -336,8 +345,12 @@ class Agents:
             )
             for folder_id in creation.folder_ids:
                 await self._memory.attach_folder(attachment(agent.state, folder_id))
-            if creation.folder_ids:
-                memory = (await self._memory.memories([agent.id], blocks=True, folders=True))[agent.id]
+            if creation.identity_ids:
+                await self._memory.set_identities(agent.id, creation.identity_ids)
+            if creation.folder_ids or creation.identity_ids:
+                [memory] = (
+                    await self._memory.memories([agent.id], blocks=True, folders=True, identities=True)
+                ).values()
         except AppError as error:
             # What no repeat would mend is taken back; after all else the sweep goes on with what is stored.
             if error.code in {Code.NOT_FOUND, Code.INVALID_ARGUMENT, Code.ALREADY_EXISTS, Code.FAILED_PRECONDITION}:
@@ -415,7 +428,10 @@ class Agents:
         blocks = AgentInclude.AGENT_INCLUDE_BLOCKS in parts
         # To older clients the files that a single agent sees are a part of its memory, as its blocks are.
         folders = AgentInclude.AGENT_INCLUDE_SOURCES in parts or (blocks and len(agents) == 1)
-        memories = await self._memory.memories([agent.id for agent in agents], blocks=blocks, folders=folders)
+        identities = AgentInclude.AGENT_INCLUDE_IDENTITIES in parts
+        memories = await self._memory.memories(
+            [agent.id for agent in agents], blocks=blocks, folders=folders, identities=identities
+        )
         tools: dict[str, Tool] = {}
         ids = tuple(dict.fromkeys(tool for agent in agents for tool in agent.tool_ids))
         if ids and AgentInclude.AGENT_INCLUDE_TOOLS in parts:
@@ -448,6 +464,8 @@ class Agents:
             shown.blocks.extend(memory.blocks)
         if AgentInclude.AGENT_INCLUDE_SOURCES in parts:
             shown.folders.extend(memory.folders)
+        shown.identities.extend(memory.identities)
+        shown.identity_ids.extend(identity.id for identity in memory.identities)
         shown.compat.memory.file_blocks.extend(file_blocks(memory.directories))
         if AgentInclude.AGENT_INCLUDE_TOOLS in parts:
             shown.tools.extend(tools)
@@ -468,28 +486,6 @@ def _new_block(given: Block) -> Block:
     if not block.description and block.label in _DESCRIPTIONS:
         block.description = _DESCRIPTIONS[block.label]
     return block
-
-
-def _add_base_rules(state: Agent, tools: Sequence[Tool]) -> None:
-    """Add the rules of the agent's kind about tools that no rule of its own is about."""
-    known = {getattr(rule, rule.WhichOneof("rule") or "").tool_name for rule in state.tool_rules}
-    names = {tool.name for tool in tools} - known
-    state.tool_rules.extend(base_rules(state.agent_type, names))
-
-
-def _add_approvals(state: Agent, tools: Sequence[Tool]) -> None:
-    for tool in tools:
-        if tool.default_requires_approval:
-            _set_approval(state, tool.name, required=True)
-
-
-def _set_approval(state: Agent, tool_name: str, *, required: bool) -> None:
-    kept = [rule for rule in state.tool_rules if rule.requires_approval.tool_name != tool_name]
-    del state.tool_rules[:]
-    state.tool_rules.extend(kept)
-    if required:
-        rule = tool_rule_pb2.RequiresApprovalToolRule(tool_name=tool_name)
-        state.tool_rules.append(tool_rule_pb2.ToolRule(requires_approval=rule))
 
 
 def _beginning(agent_id: str, fence: int, first: Message) -> memory_pb2.ResetConversationRequest:

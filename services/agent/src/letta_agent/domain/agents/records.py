@@ -65,6 +65,7 @@ class AgentDraft:
     new_blocks: tuple[Block, ...] = ()
     block_ids: tuple[str, ...] = ()
     folder_ids: tuple[str, ...] = ()
+    identity_ids: tuple[str, ...] = ()
     tools: tuple[str, ...] = ()
     tool_ids: tuple[str, ...] = ()
     base_tools: bool = True
@@ -152,8 +153,8 @@ class AgentStore(Protocol):
         """Return a page of the labels of agents, each once; `before` and `after` are labels, known or not."""
         ...
 
-    async def count(self, actor: Actor, wanted: CountAgentsRequest) -> int:
-        """Count agents that are ready."""
+    async def count(self, actor: Actor, wanted: CountAgentsRequest, among: Collection[str] | None = None) -> int:
+        """Count agents that are ready, of those with these ids where they are given."""
         ...
 
     async def finish(self, actor: Actor, agent_id: str) -> None:

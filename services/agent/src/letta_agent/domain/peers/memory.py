@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from typing import Protocol
 
+from letta.agent.v1.agent_service_pb2 import CountAgentsRequest, ListAgentsRequest
 from letta.common.v1 import letta_message_pb2, message_pb2
 from letta.memory.v1 import agent_file_pb2, agent_file_service_pb2, block_pb2, message_service_pb2, passage_service_pb2
 from letta.memory.v1 import context_service_pb2 as pb
@@ -101,17 +102,21 @@ class MemoryPeer(Protocol):
         ...
 
     async def memories(
-        self, agent_ids: Sequence[str], *, blocks: bool, folders: bool = False
+        self, agent_ids: Sequence[str], *, blocks: bool, folders: bool = False, identities: bool = False
     ) -> dict[str, pb.AgentMemory]:
         """Return what agents keep in memory; with their folders also what a single one sees of files."""
         ...
 
-    async def agents_with(self, block_id: str, archive_id: str) -> Collection[str] | None:
-        """Return the agents that have this block and search this archive, None where neither is named.
+    async def agents_with(self, wanted: ListAgentsRequest | CountAgentsRequest) -> Collection[str] | None:
+        """Return the agents that have what a list names of memory, None where it names nothing of it.
 
         Raises:
-            BlockNotFound, ArchiveNotFound: there is no such thing.
+            BlockNotFound, ArchiveNotFound, IdentityNotFound: there is no such thing.
         """
+        ...
+
+    async def set_identities(self, agent_id: str, identity_ids: Sequence[str]) -> None:
+        """Set all the identities that an agent belongs to. Raises IdentityNotFound."""
         ...
 
     async def reset(self, request: pb.ResetConversationRequest) -> None:

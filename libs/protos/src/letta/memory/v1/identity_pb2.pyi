@@ -6,6 +6,7 @@ isort:skip_file
 from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
+from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 import builtins as _builtins
@@ -26,7 +27,7 @@ class _IdentityType:
 class _IdentityTypeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_IdentityType.ValueType], _builtins.type):
     DESCRIPTOR: _descriptor.EnumDescriptor
     IDENTITY_TYPE_UNSPECIFIED: _IdentityType.ValueType  # 0
-    """Not known."""
+    """Not said: refused where one is needed."""
     IDENTITY_TYPE_ORG: _IdentityType.ValueType  # 1
     """An organization."""
     IDENTITY_TYPE_USER: _IdentityType.ValueType  # 2
@@ -38,7 +39,7 @@ class IdentityType(_IdentityType, metaclass=_IdentityTypeEnumTypeWrapper):
     """What an identity stands for."""
 
 IDENTITY_TYPE_UNSPECIFIED: IdentityType.ValueType  # 0
-"""Not known."""
+"""Not said: refused where one is needed."""
 IDENTITY_TYPE_ORG: IdentityType.ValueType  # 1
 """An organization."""
 IDENTITY_TYPE_USER: IdentityType.ValueType  # 2
@@ -81,7 +82,7 @@ Global___IdentityPropertyType: _TypeAlias = IdentityPropertyType  # noqa: Y015
 
 @_typing.final
 class Identity(_message.Message):
-    """Whom an agent or a block belongs to in the caller's own world: a label, without access control."""
+    """Whom agents and blocks belong to in the caller's own world: a label, without access control."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -94,29 +95,43 @@ class Identity(_message.Message):
     BLOCK_IDS_FIELD_NUMBER: _builtins.int
     ORGANIZATION_ID_FIELD_NUMBER: _builtins.int
     PROPERTIES_FIELD_NUMBER: _builtins.int
+    CREATED_AT_FIELD_NUMBER: _builtins.int
+    UPDATED_AT_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """Identifier, `identity-<uuid>`. Output only."""
     identifier_key: _builtins.str
-    """The caller's own key, unique in the organization."""
+    """The caller's own key, unique in its project, or among those without one."""
     name: _builtins.str
     """Name to show."""
     identity_type: Global___IdentityType.ValueType
     """What it stands for."""
     project_id: _builtins.str
-    """Project that it is filed under."""
+    """Project that it is filed under. Immutable."""
     organization_id: _builtins.str
     """Organization that owns it. Output only."""
     @_builtins.property
     def agent_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Agents of the identity."""
+        """The first 100 of its agents, sorted; none where the identity is told as part of an agent. AgentService.ListAgents lists them all.
+        Output only.
+        """
 
     @_builtins.property
     def block_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Blocks of the identity."""
+        """The first 100 of its blocks, sorted; none where the identity is told as part of an agent. ListIdentityBlocks lists them all.
+        Output only.
+        """
 
     @_builtins.property
     def properties(self) -> _containers.RepeatedCompositeFieldContainer[Global___IdentityProperty]:
-        """The caller's own properties."""
+        """The caller's own properties, in the order in which their keys came. Output only: the requests say how they are written."""
+
+    @_builtins.property
+    def created_at(self) -> _timestamp_pb2.Timestamp:
+        """When it was made. Output only."""
+
+    @_builtins.property
+    def updated_at(self) -> _timestamp_pb2.Timestamp:
+        """When it was changed last. Output only."""
 
     def __init__(
         self,
@@ -130,10 +145,12 @@ class Identity(_message.Message):
         block_ids: _abc.Iterable[_builtins.str] | None = ...,
         organization_id: _builtins.str | None = ...,
         properties: _abc.Iterable[Global___IdentityProperty] | None = ...,
+        created_at: _timestamp_pb2.Timestamp | None = ...,
+        updated_at: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_organization_id", b"_organization_id", "_project_id", b"_project_id", "organization_id", b"organization_id", "project_id", b"project_id"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_organization_id", b"_organization_id", "_project_id", b"_project_id", "created_at", b"created_at", "organization_id", b"organization_id", "project_id", b"project_id", "updated_at", b"updated_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_organization_id", b"_organization_id", "_project_id", b"_project_id", "agent_ids", b"agent_ids", "block_ids", b"block_ids", "id", b"id", "identifier_key", b"identifier_key", "identity_type", b"identity_type", "name", b"name", "organization_id", b"organization_id", "project_id", b"project_id", "properties", b"properties"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_organization_id", b"_organization_id", "_project_id", b"_project_id", "agent_ids", b"agent_ids", "block_ids", b"block_ids", "created_at", b"created_at", "id", b"id", "identifier_key", b"identifier_key", "identity_type", b"identity_type", "name", b"name", "organization_id", b"organization_id", "project_id", b"project_id", "properties", b"properties", "updated_at", b"updated_at"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__organization_id: _TypeAlias = _typing.Literal["organization_id"]  # noqa: Y015
     _WhichOneofArgType__organization_id: _TypeAlias = _typing.Literal["_organization_id", b"_organization_id"]  # noqa: Y015
@@ -158,9 +175,9 @@ class IdentityProperty(_message.Message):
     key: _builtins.str
     """Name of the property."""
     value: _builtins.str
-    """The value, as JSON."""
+    """The value, as JSON. At most 65,536 bytes."""
     type: Global___IdentityPropertyType.ValueType
-    """Kind of the value."""
+    """Kind of the value, as the caller says: nothing is checked against it."""
     def __init__(
         self,
         *,
