@@ -117,10 +117,10 @@ class Memory:
 
     async def settle(self) -> None:
         """Do all that the background would: index, embed, count."""
-        await self.keeper.rebuild()
+        await self.keeper.settle()
         while await self.indexer.step():
             pass
-        await self.keeper.rebuild()
+        await self.keeper.settle()
 
     async def ask(self, agent_id: str, question: Question) -> Found:
         """Search for what answers a question."""

@@ -197,7 +197,7 @@ class Bench:
             await contexts.commit_step(self.actor, pb.CommitStepRequest(**owner, step_index=300 + step, messages=pair))
         two = (self.meter.read()[0] - before[0]) / 300
         before = self.meter.read()
-        await self.keeper.rebuild()
+        await self.keeper.settle()
         indexed = (self.meter.read()[0] - before[0]) / 900
         costs = {"one_passage_ms": passage, "one_message_ms": two - one, "index_one_message_ms": indexed}
         return {name: round(value, 3) for name, value in costs.items()}
@@ -224,7 +224,7 @@ async def measure(dsn: str, sizes: dict[str, int], others: int) -> dict[str, Any
         small = name == "small_vocabulary"
         filled[name] = archive_id, await bench.fill(archive_id, size, vocabulary=SMALL_VOCABULARY if small else WORDS)
         report[name] = {"bulk_passages_per_second": round(size / (time.monotonic() - begun))}
-    await bench.keeper.rebuild()
+    await bench.keeper.settle()
     report["scopes_left_to_count"] = (await db.hot("select count(*) from memory.search_scopes where due"))[0][0]
     async with db.raw() as conn:
         await conn.execute("vacuum analyze")

@@ -90,7 +90,7 @@ class SearchStore:
     async def keep(self) -> None:
         """Do all that the background would."""
         cells = CellMaker(self.cells, many=600)
-        await SearchKeeper(self.index, self.late, cells, embed_messages=False).rebuild()
+        await SearchKeeper(self.index, self.late, cells, embed_messages=False).settle()
 
     async def counted(self, table: str) -> int:
         [(count,)] = await self.db.hot(

@@ -139,6 +139,22 @@ def upgrade() -> None:
         asyncio.run(work(_prepared(Settings)))
 
 
+@db_app.command()
+def reindex() -> None:
+    """Index all texts anew, those of former releases too; goes on where it stopped, while services run."""
+    from letta_memory.settings import MemorySettings  # noqa: PLC0415 no other command of these needs the service
+    from letta_memory.wiring import reindex as index_anew  # noqa: PLC0415
+
+    async def work(settings: MemorySettings) -> int:
+        async with database(settings, _schemas(), note) as url:
+            return await index_anew(settings.model_copy(update={"database_url": SecretStr(url)}), note)
+
+    with failures_told(EmbeddedPostgresError):
+        if failed := asyncio.run(work(_prepared(MemorySettings))):
+            fail(f"texts of {failed} archives or agents are not indexed anew; the log says why: run it again to go on")
+        note("all texts are indexed anew")
+
+
 def _schemas() -> Callable[[str], Awaitable[None]]:
     from letta_cli.servers.schemas import upgrade_all  # noqa: PLC0415 `letta up` leaves it to another process
 

@@ -47,6 +47,7 @@ from letta_memory.domain.review.passages import PassageReviewer, PassageReviewSt
 from letta_memory.domain.review.suggestions import Suggestions, SuggestionStore
 from letta_memory.domain.search.cells import CellMaker, SearchCellStore
 from letta_memory.domain.search.index import LateConversations, SearchIndexStore, SearchKeeper
+from letta_memory.domain.search.rebuilds import SearchRebuild
 from letta_memory.domain.transfers import Transfers, TransferStore
 from letta_memory.domain.uploads import Uploads, UploadStore
 from letta_memory.servicers.agent_files import AgentFileServicer
@@ -82,6 +83,7 @@ from letta_memory.store.review.passages import SqlPassageReviewStore
 from letta_memory.store.review.suggestions import SqlSuggestionStore
 from letta_memory.store.search.cells import SqlSearchCellStore
 from letta_memory.store.search.index import SqlSearchIndexStore
+from letta_memory.store.search.rebuilds import SqlSearchRebuildStore
 from letta_memory.store.transfers import SqlTransferStore
 from letta_postgres.db import Database, DatabaseOptions
 from letta_postgres.migrations import upgrade
@@ -123,12 +125,21 @@ class Stores:
     late: LateConversations
 
 
+async def reindex(settings: MemorySettings, progress: Callable[[str], None]) -> int:
+    """Index all texts of the database anew, going on where that stopped; return in how many scopes that failed."""
+    db = await _open(settings)
+    try:
+        index = SqlSearchIndexStore(db)
+        cells = CellMaker(SqlSearchCellStore(db))
+        keeper = SearchKeeper(index, LateConversations(), cells, embed_messages=settings.embed_messages)
+        return await SearchRebuild(SqlSearchRebuildStore(db), index, keeper).run(progress)
+    finally:
+        await db.close()
+
+
 async def build(settings: MemorySettings, deps: Deps) -> Service:
     """Bring the database up to date, connect to it and return the service."""
-    dsn = settings.database_url.get_secret_value()
-    await upgrade(dsn, package="letta_memory", schema=SCHEMA)
-    options = DatabaseOptions(pool_size=settings.pool_size, application_name="letta-memory")
-    db = await Database.open(dsn, schema=SCHEMA, options=options)
+    db = await _open(settings)
     files = SqlFileStore(db)
     late = LateConversations()
     stores = Stores(
@@ -157,6 +168,13 @@ async def build(settings: MemorySettings, deps: Deps) -> Service:
         late=late,
     )
     return _assembled(stores, settings, deps, db)
+
+
+async def _open(settings: MemorySettings) -> Database:
+    dsn = settings.database_url.get_secret_value()
+    await upgrade(dsn, package="letta_memory", schema=SCHEMA)
+    options = DatabaseOptions(pool_size=settings.pool_size, application_name="letta-memory")
+    return await Database.open(dsn, schema=SCHEMA, options=options)
 
 
 def _assembled(stores: Stores, settings: MemorySettings, deps: Deps, db: Database) -> Service:

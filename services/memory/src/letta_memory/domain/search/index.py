@@ -19,6 +19,8 @@ T = TypeVar("T")
 _log = structlog.get_logger("letta.memory.search")
 _MESSAGES_AT_ONCE = 200  # few, so that nobody who deletes messages waits long for one transaction
 _LISTED_AT_ONCE = 100
+REBUILT_AT_ONCE = 100
+"""Texts that are indexed anew in one transaction: whoever writes to their scope waits for it, a tenth of a second."""
 _SWEEP_SECONDS = 300.0  # conversations that a replica noted before it died are found by this look
 
 
@@ -47,6 +49,10 @@ class SearchIndexStore(Protocol):
 
     async def tidy(self, scope: SearchScope, limit: int) -> int:
         """Index texts of an older release and remove what is left of removed ones; return how many it saw to."""
+        ...
+
+    async def rebuild(self, scope: SearchScope, limit: int) -> int:
+        """Index the next texts of a scope anew, where that was asked for; return how many."""
         ...
 
     async def count(self, scope: SearchScope) -> None:
@@ -143,7 +149,7 @@ class SearchKeeper:
             more = await scopes.go_on() or more
         return Next.AT_ONCE if more else Next.AFTER_A_PAUSE
 
-    async def rebuild(self) -> None:
+    async def settle(self) -> None:
         """Work until nothing is left to do."""
         while await self.turn() is Next.AT_ONCE:
             pass
@@ -160,13 +166,17 @@ class SearchKeeper:
         return done == _MESSAGES_AT_ONCE
 
     async def _see_to(self, scope: SearchScope) -> bool:
-        if await self._store.tidy(scope, _MESSAGES_AT_ONCE):
+        if await self._store.tidy(scope, _MESSAGES_AT_ONCE) or await self._store.rebuild(scope, REBUILT_AT_ONCE):
             return True
+        await self.count(scope)
+        return False
+
+    async def count(self, scope: SearchScope) -> None:
+        """Count a scope anew, write how its words are spelled, and place its vectors."""
         await self._store.count(scope)
         await self._store.spell(scope, whole=True)
         await self._cells.see_to(scope)
         await self._store.close(scope)
-        return False
 
     async def _spell(self, scope: SearchScope) -> bool:
         await self._store.spell(scope, whole=False)

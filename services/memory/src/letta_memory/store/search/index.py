@@ -16,7 +16,8 @@ order by c.organization_id, c.id limit %b::integer
 _INDEX = f"select {call('memory.index_messages', 'org', 'conversation', 'embed', 'most')}"
 _DUE = """
 select s.organization_id, s.scope from memory.search_scopes s
-where (s.due or s.untidy or s.gone) and s.scope > %b::integer order by s.scope limit %b::integer
+where (s.due or s.untidy or s.gone or s.rebuild_below is not null) and s.scope > %b::integer
+order by s.scope limit %b::integer
 """
 _UNSPELLED = """
 select s.organization_id, s.scope from memory.search_scopes s
@@ -24,6 +25,7 @@ where s.unspelled and s.scope > %b::integer order by s.scope limit %b::integer
 """
 _SPELL = f"select {call('memory.spell_scope', 'org', 'scope', 'whole')}"
 _TIDY = f"select {call('memory.tidy_scope', 'org', 'scope', 'most')}"
+_REBUILD = f"select {call('memory.rebuild_scope', 'org', 'scope', 'most')}"
 _COUNT = f"select {call('memory.count_scope', 'org', 'scope')}"
 _CLOSE = """
 update memory.search_scopes s set due = false,
@@ -57,6 +59,12 @@ class SqlSearchIndexStore:
         """Index texts of an older release and remove what is left of removed ones; return how many it saw to."""
         values = {"org": scope.organization_id, "scope": scope.number, "most": limit}
         [(done,)] = await self._db.hot(_TIDY, values)
+        return int(done)
+
+    async def rebuild(self, scope: SearchScope, limit: int) -> int:
+        """Index the next texts of a scope anew, where that was asked for; return how many."""
+        values = {"org": scope.organization_id, "scope": scope.number, "most": limit}
+        [(done,)] = await self._db.hot(_REBUILD, values)
         return int(done)
 
     async def count(self, scope: SearchScope) -> None:

@@ -46,8 +46,6 @@ begin
     select * from memory.search_texts t
     where t.organization_id = p_org and t.scope = p_scope and not t.posted order by t.place limit p_most
   loop
-    delete from memory.search_texts t
-    where t.organization_id = p_org and t.scope = p_scope and t.place = entry.place;
     select p.text into said from memory.passages p where p.organization_id = p_org and p.id = entry.passage_id;
     before := entry.words;
     entry.posted := true;

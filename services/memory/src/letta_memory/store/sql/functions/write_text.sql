@@ -1,4 +1,5 @@
--- Writes what search keeps of a text: its row, and a posting for each of its words. Answers with the number of its words.
+-- Writes what search keeps of a text: its row, and a posting for each of its words. Answers with the number of its words. Of a text
+-- that is there, what its words say is written anew; its postings are gone by then, and its vector may be written by another meanwhile.
 -- Locks: none; the caller holds the row of the scope, and counts the text there.
 create or replace function memory.write_text(t memory.search_texts, p_text text) returns integer language plpgsql as $$
 declare
@@ -20,7 +21,8 @@ begin
     update memory.search_scopes s set languages = s.languages | said.language
     where s.organization_id = t.organization_id and s.scope = t.scope and s.languages & said.language = 0;
   end if;
-  insert into memory.search_texts values (t.*);
+  insert into memory.search_texts as x values (t.*) on conflict (organization_id, scope, place) do update
+  set terms = excluded.terms, words = excluded.words, stems = excluded.stems, speaker = excluded.speaker, posted = excluded.posted;
   insert into memory.search_postings (organization_id, scope, term, place, uses, words)
   select t.organization_id, t.scope, u.term, t.place, least(u.uses, 32767), t.words from unnest(t.terms, uses) u (term, uses);
   return t.words;
