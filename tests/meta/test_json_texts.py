@@ -14,6 +14,7 @@ THEIRS = frozenset(
         "agent.v1.RunAgentToolResponse.func_return",
         *(f"agent.v1.{name}.metadata" for name in ("BundledAgent", "BundledBlock", "BundledFolder", "BundledTool")),
         *("agent.v1.BundledFunction.arguments", "agent.v1.BundledReturn.text", "agent.v1.BundledTool.args_json_schema"),
+        *("agent.v1.ChatCalledFunction.arguments", "agent.v1.ChatFunction.parameters"),
         "agent.v1.BundledServer.stdio_config",  # as another server wrote it
         *(f"common.v1.{name}" for name in ("ToolCall.arguments", "ToolCallContent.input", "EventMessage.event_data")),
         "common.v1.AnswerSchema.schema",

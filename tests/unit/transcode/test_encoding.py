@@ -63,6 +63,16 @@ def test_the_shortest_decimal_is_the_same_float_and_no_digit_of_it_can_be_left_o
         assert digits == 1 or struct.pack("f", float(f"{value:.{digits - 1}g}")) != struct.pack("I", bits)
 
 
+def test_a_moment_may_be_a_number_of_seconds():
+    codecs = codecs_of(
+        "message Made { google.protobuf.Timestamp at = 1"
+        " [(letta.jsonmap.v1.field).timestamp_format = TIMESTAMP_FORMAT_UNIX]; }"
+    )
+    made = codecs.catalog.message_class("given.v1.Made")()
+    made.at.FromJsonString("2026-01-02T03:04:05.678901Z")
+    assert codecs.encoders.message("given.v1.Made")(made) == {"at": 1767323045}
+
+
 def test_absent_values_are_null_and_empty_ones_are_written():
     assert encode(message("Plain")) == {
         **{"text": "", "flag": False, "small": 0, "big": 0, "huge": 0, "number": 0.0, "single": 0.0, "data": ""},

@@ -15,6 +15,10 @@ async def nothing() -> None:
     """Do nothing: the start or close of a service without background work."""
 
 
+Servicer = tuple[Callable[[Any, Any], None], object]
+"""The generated function that registers a servicer, and the servicer."""
+
+
 @dataclass(frozen=True, slots=True)
 class Deps:
     """What a service gets from outside: channels to the peers it may call, by name, and the clock."""
@@ -28,7 +32,7 @@ class Service:
     """A built service: pairs of generated `add_XServicer_to_server` and servicer, and its background work."""
 
     name: str
-    servicers: tuple[tuple[Callable[[Any, Any], None], object], ...]
+    servicers: tuple[Servicer, ...]
     start: Callable[[], Awaitable[None]] = nothing
     close: Callable[[], Awaitable[None]] = nothing
     alive: Callable[[], Awaitable[None]] = nothing

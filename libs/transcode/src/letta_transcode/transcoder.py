@@ -91,6 +91,14 @@ class Transcoder:
         found = self.peers.routes.router.find(request.method, request.path)
         if isinstance(found, Refused):
             raise self._refusal(found)
+        try:
+            await self._answer(found, request, response, metadata)
+        except HttpError as error:
+            raise found.target.told(error) from error
+
+    async def _answer(
+        self, found: PathMatch[Operation], request: HttpRequest, response: Response, metadata: Metadata
+    ) -> None:
         operation, parts = await self._read(found, request)
         if operation.method.client_streaming:
             pieces = self._pieces(operation, parts, request)
@@ -199,8 +207,8 @@ class Transcoder:
                 async for message in rest:
                     await response.chunk(frame(dump(operation.write(message)), name(message) if name else ""))
         except grpc.RpcError as error:
-            failure = self._errors.http(error, operation.binding.locate).body
-            body = self._errors.event(error) if operation.sse_done else failure
+            failure = operation.told(self._errors.http(error, operation.binding.locate)).body
+            body = self._errors.event(error) if operation.sse_done and not operation.openai_errors else failure
             await response.chunk(frame(dump(body), "error"))
         if operation.sse_done:
             await response.chunk(DONE)

@@ -7,6 +7,7 @@ from datetime import datetime, timedelta
 from letta.agent.v1 import (
     agent_service_pb2_grpc,
     bundle_service_pb2_grpc,
+    chat_completion_service_pb2_grpc,
     conversation_service_pb2_grpc,
     run_service_pb2_grpc,
     step_service_pb2_grpc,
@@ -37,6 +38,7 @@ from letta_agent.domain.toolcalls.toolsets import Toolsets
 from letta_agent.servicers.agents import AgentServicer
 from letta_agent.servicers.bundles import BundleServicer
 from letta_agent.servicers.conversations import ConversationServicer
+from letta_agent.servicers.dialects.chat_completions import ChatCompletionServicer
 from letta_agent.servicers.runs import RunServicer
 from letta_agent.servicers.steps import StepServicer
 from letta_agent.servicers.stores import AgentStores
@@ -53,7 +55,7 @@ from letta_common.values.repeats import Digests
 from letta_postgres.db import Database, DatabaseOptions
 from letta_postgres.migrations import upgrade
 from letta_postgres.resealing import Resealer, SealedColumn
-from letta_rpc.service import Deps, Service
+from letta_rpc.service import Deps, Service, Servicer
 
 SCHEMA = "agent"
 SEALED = (SealedColumn(SECRETS),)
@@ -109,19 +111,30 @@ async def build(settings: AgentSettings, deps: Deps) -> Service:
         await writer.close()
         await db.close()
 
-    conversation_servicer = ConversationServicer(conversations, runs, clock, digests=digests, stores=stores)
     return Service(
         name="agent",
         servicers=(
             (agent_service_pb2_grpc.add_AgentServiceServicer_to_server, agent_servicer),
-            (run_service_pb2_grpc.add_RunServiceServicer_to_server, RunServicer(runs, stores, clock)),
             (step_service_pb2_grpc.add_StepServiceServicer_to_server, StepServicer(store)),
             (bundle_service_pb2_grpc.add_BundleServiceServicer_to_server, _bundles(agents, peers, deps, digests)),
-            (conversation_service_pb2_grpc.add_ConversationServiceServicer_to_server, conversation_servicer),
+            *_talks(runs, conversations, clock, digests=digests, stores=stores),
         ),
         start=start,
         close=close,
         alive=db.alive,
+    )
+
+
+def _talks(
+    runs: Runs, conversations: Conversations, clock: Clock, *, digests: Digests, stores: AgentStores
+) -> tuple[Servicer, ...]:
+    """Return the services that send messages to agents."""
+    conversing = ConversationServicer(conversations, runs, clock, digests=digests, stores=stores)
+    completing = ChatCompletionServicer(runs, conversations, clock)
+    return (
+        (run_service_pb2_grpc.add_RunServiceServicer_to_server, RunServicer(runs, stores, clock)),
+        (conversation_service_pb2_grpc.add_ConversationServiceServicer_to_server, conversing),
+        (chat_completion_service_pb2_grpc.add_ChatCompletionServiceServicer_to_server, completing),
     )
 
 

@@ -74,6 +74,18 @@ def unavailable(text: str) -> HttpError:
     return HttpError(503, {"detail": text, "error_code": "SERVICE_UNAVAILABLE"}, [("retry-after", "1")])
 
 
+def in_openai_words(error: HttpError) -> HttpError:
+    """Return an error with a body as OpenAI's API answers: `{"error": {"message", "type", "param", "code"}}`."""
+    told = error.body.get("error") or error.body.get("detail")
+    about = told if isinstance(told, dict) else {"message": told}
+    kind = (
+        "rate_limit_error" if error.status == 429 else "invalid_request_error" if error.status < 500 else "server_error"
+    )
+    code = error.body.get("error_code") or about.get("code")
+    body = {"message": about.get("message"), "type": about.get("type") or kind, "param": None, "code": code}
+    return HttpError(error.status, {"error": body}, error.headers)
+
+
 def violation_path(field: str) -> Loc:
     """Split the path of a field violation: `a.b[0]["c"]` is a, b, 0, c."""
     return tuple(int(index) if index else name or key for name, index, key in _PATH.findall(field))

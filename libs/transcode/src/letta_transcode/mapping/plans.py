@@ -205,6 +205,8 @@ _UNITS = {
     jsonmap.DURATION_UNIT_SECONDS: 1_000_000_000,
 }
 """Nanoseconds of each unit."""
+_MOMENT_UNITS = {jsonmap.TIMESTAMP_FORMAT_NANOS: 1, jsonmap.TIMESTAMP_FORMAT_UNIX: 1_000_000_000}
+"""The same of moments that are numbers."""
 # In JSON these are the value that they hold, or null.
 _WRAPPERS = frozenset(
     f"google.protobuf.{kind}Value"
@@ -351,8 +353,8 @@ class Planner:
         if name in _WRAPPERS:
             return Value(Form.WRAPPER, message=name, inner=self._value(message.fields_by_name["value"], mapping))
         form = _KNOWN.get(name, Form.MESSAGE)
-        if form is Form.TIMESTAMP and mapping.timestamp_format == jsonmap.TIMESTAMP_FORMAT_NANOS:
-            return Value(Form.MOMENT_NUMBER, message=name, unit=1)
+        if form is Form.TIMESTAMP and mapping.timestamp_format in _MOMENT_UNITS:
+            return Value(Form.MOMENT_NUMBER, message=name, unit=_MOMENT_UNITS[mapping.timestamp_format])
         if form is Form.DURATION and mapping.duration_unit:
             return Value(Form.DURATION_NUMBER, message=name, unit=_UNITS[mapping.duration_unit])
         seconds = mapping.timestamp_format == jsonmap.TIMESTAMP_FORMAT_SECONDS

@@ -6,6 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from letta.jsonmap.v1 import annotations_pb2 as jsonmap
+from letta_transcode.http.errors import HttpError, in_openai_words
 from letta_transcode.mapping.plans import Field, MappingError, MessagePlan, Union
 from letta_transcode.routing.bindings import HTTP_BODY, Binding
 from letta_transcode.routing.views import JsonView, view_of
@@ -60,6 +62,7 @@ class Operation:
     stream_key: str = ""
     stream_default: bool = False
     twin: Operation | None = None
+    openai_errors: bool = False
 
     def streams(self, body: Any) -> Operation:
         """Return the operation that serves a body: the streaming twin when the body asks for it."""
@@ -68,6 +71,10 @@ class Operation:
             if flag is True or (flag is None and self.stream_default):
                 return self.twin
         return self
+
+    def told(self, error: HttpError) -> HttpError:
+        """Return an error as callers of this operation read it."""
+        return in_openai_words(error) if self.openai_errors else error
 
 
 def describe(peer: str, codecs: Codecs, method: MethodDescriptor, view: JsonView | None = None) -> UpstreamMethod:
@@ -122,6 +129,7 @@ def operation(peer: str, codecs: Codecs, method: MethodDescriptor, rule: HttpRul
         stream_key=mapping.stream_if,
         stream_default=mapping.stream_default,
         twin=twin,
+        openai_errors=mapping.error_body == jsonmap.ERROR_BODY_OPENAI,
     )
 
 

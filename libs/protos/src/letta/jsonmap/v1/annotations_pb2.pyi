@@ -42,6 +42,8 @@ class _TimestampFormatEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Times
     """`2026-01-02T03:04:05+00:00`."""
     TIMESTAMP_FORMAT_NANOS: _TimestampFormat.ValueType  # 3
     """`1767323045678901000`."""
+    TIMESTAMP_FORMAT_UNIX: _TimestampFormat.ValueType  # 4
+    """`1767323045`."""
 
 class TimestampFormat(_TimestampFormat, metaclass=_TimestampFormatEnumTypeWrapper):
     """Layouts of a timestamp."""
@@ -54,6 +56,8 @@ TIMESTAMP_FORMAT_SECONDS: TimestampFormat.ValueType  # 2
 """`2026-01-02T03:04:05+00:00`."""
 TIMESTAMP_FORMAT_NANOS: TimestampFormat.ValueType  # 3
 """`1767323045678901000`."""
+TIMESTAMP_FORMAT_UNIX: TimestampFormat.ValueType  # 4
+"""`1767323045`."""
 Global___TimestampFormat: _TypeAlias = TimestampFormat  # noqa: Y015
 
 class _DurationUnit:
@@ -100,6 +104,8 @@ class _ErrorBodyEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorBody.V
     """`{"detail": {"code", "message", ...metadata}}`."""
     ERROR_BODY_DETAIL_WITH_CODE: _ErrorBody.ValueType  # 4
     """`{"detail": "<message>", "error_code": "<reason>", ...metadata}`."""
+    ERROR_BODY_OPENAI: _ErrorBody.ValueType  # 5
+    """`{"error": {"message", "type", "param", "code"}}`, as OpenAI's API answers. Of methods alone."""
 
 class ErrorBody(_ErrorBody, metaclass=_ErrorBodyEnumTypeWrapper):
     """Shapes of an error body."""
@@ -114,6 +120,8 @@ ERROR_BODY_DETAIL_OBJECT: ErrorBody.ValueType  # 3
 """`{"detail": {"code", "message", ...metadata}}`."""
 ERROR_BODY_DETAIL_WITH_CODE: ErrorBody.ValueType  # 4
 """`{"detail": "<message>", "error_code": "<reason>", ...metadata}`."""
+ERROR_BODY_OPENAI: ErrorBody.ValueType  # 5
+"""`{"error": {"message", "type", "param", "code"}}`, as OpenAI's API answers. Of methods alone."""
 Global___ErrorBody: _TypeAlias = ErrorBody  # noqa: Y015
 
 @_typing.final
@@ -171,7 +179,7 @@ class FieldMapping(_message.Message):
     """The field never appears in JSON, neither read nor written."""
     timestamp_format: Global___TimestampFormat.ValueType
     """Layout of a Timestamp: default is RFC 3339 with microseconds and `Z`; SECONDS is RFC 3339 without a fraction and with
-    `+00:00`; NANOS is a whole number of nanoseconds since 1970.
+    `+00:00`; NANOS and UNIX are whole numbers, of nanoseconds and of seconds since 1970.
     """
     empty_as_null: _builtins.bool
     """An empty repeated field or map is written as null instead of [] or {}, and an empty string or zero as null."""
@@ -479,6 +487,7 @@ class MethodMapping(_message.Message):
     SCOPES_FIELD_NUMBER: _builtins.int
     VIEWS_FIELD_NUMBER: _builtins.int
     JSON_LINES_FIELD_NUMBER: _builtins.int
+    ERROR_BODY_FIELD_NUMBER: _builtins.int
     success_status: _builtins.int
     """HTTP status of success. Default 200. 204 sends no body."""
     stream_if: _builtins.str
@@ -509,6 +518,8 @@ class MethodMapping(_message.Message):
     """The stream travels as JSON lines: each line is an item of the repeated field that `body` names, or `response_body` of a stream of
     answers. A failure in the middle of the answers is a last line `{"error": <body of the error>}`.
     """
+    error_body: Global___ErrorBody.ValueType
+    """Shape of the body of every error of the method, whatever its reason: ERROR_BODY_OPENAI. Default: that of the reason."""
     @_builtins.property
     def scopes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Scopes of which a caller from outside needs one, in the words of the edge that checks them; `admin` always does. Default: `read` where the method has no side effects,
@@ -539,6 +550,11 @@ class MethodMapping(_message.Message):
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
     _ClearFieldArgType: _TypeAlias = _typing.Literal["chronological", b"chronological", "default_ascending", b"default_ascending", "default_limit", b"default_limit", "internal", b"internal", "json_lines", b"json_lines", "response_json", b"response_json", "scopes", b"scopes", "sse_done", b"sse_done", "stream_default", b"stream_default", "stream_if", b"stream_if", "stream_method", b"stream_method", "success_status", b"success_status", "views", b"views"]  # noqa: Y015
+        error_body: Global___ErrorBody.ValueType = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["chronological", b"chronological", "default_ascending", b"default_ascending", "default_limit", b"default_limit", "error_body", b"error_body", "internal", b"internal", "response_json", b"response_json", "scopes", b"scopes", "sse_done", b"sse_done", "stream_default", b"stream_default", "stream_if", b"stream_if", "stream_method", b"stream_method", "success_status", b"success_status", "views", b"views"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -1,0 +1,1 @@
+"""Agents in the words of vendors' APIs, for programs that know those alone."""
