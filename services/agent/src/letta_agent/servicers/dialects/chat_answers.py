@@ -27,7 +27,7 @@ _BETWEEN = "\n\n"
 """Stands between two messages of one turn."""
 
 
-class Deltas:
+class ChatDeltas:
     """Makes of the messages of a run, whole or in parts, what each adds to the answer.
 
     Calls of the agent's own tools that need nobody are its own affair: a caller would answer them.
@@ -74,7 +74,7 @@ class Deltas:
 
 def answer_of(messages: Iterable[LettaMessage]) -> ChatAnswer:
     """Return all that the messages of a run say, as one answer."""
-    deltas, answer = Deltas(), ChatAnswer()
+    deltas, answer = ChatDeltas(), ChatAnswer()
     for message in messages:
         delta = deltas.of(message)
         if delta is None:

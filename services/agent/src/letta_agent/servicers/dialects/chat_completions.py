@@ -14,7 +14,7 @@ from letta.agent.v1.run_pb2 import UsageStatistics
 from letta_agent.domain.agents.conversations import Conversations
 from letta_agent.domain.journal.feed import Event
 from letta_agent.domain.runs.runs import Runs, SendCommand
-from letta_agent.servicers.dialects.chat_answers import Deltas, answer_of, finish_of, usage_of
+from letta_agent.servicers.dialects.chat_answers import ChatDeltas, answer_of, finish_of, usage_of
 from letta_agent.servicers.dialects.chat_prompts import run_request
 from letta_agent.servicers.runs import stream
 from letta_common.actor import current_actor, current_request
@@ -78,7 +78,7 @@ async def _chunks(events: AsyncIterator[Event], begun: Chunk, *, usage: bool) ->
     Nothing is sent before something happened, so that an early failure is a status; and the end comes last, since the
     events of a run that fails say why it stopped before they fail.
     """
-    deltas, position = Deltas(), 0
+    deltas, position = ChatDeltas(), 0
     head = pb.ChatDelta(role="assistant")
     finish = pb.CHAT_FINISH_REASON_UNSPECIFIED
     used: UsageStatistics | None = None
