@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
+from contextlib import nullcontext
+from datetime import datetime
 from typing import Any
 
 import pytest
@@ -34,12 +37,22 @@ class Kept:
     def __init__(self, clock: HandClock, present: dict[str, int]) -> None:
         self.present = present
         self.writes: list[Position] = []
+        self.looks, self.seconds = 0, LOOK_SECONDS
+        self.hidden = 0
+        """Looks for which transactions under way hide what is written."""
         self._clock = clock
 
     async def list_writes(self, _actor: Actor, _agent_id: str, after: Position, limit: int) -> Look:
-        self._clock.seconds += LOOK_SECONDS
+        self._clock.seconds += self.seconds
+        self.looks += 1
+        self.hidden -= 1
         newest = 1 + max((write.transaction for write in self.writes), default=0)
+        if self.hidden >= 0:
+            return Look([], 0, newest)
         return Look([write for write in self.writes if write > after][:limit], newest, newest)
+
+    async def renew_watch(self, _actor: Actor, _until: datetime) -> None:
+        pass
 
     async def list_present(self, _actor: Actor, _agent_id: str, limit: int) -> dict[str, int]:
         return dict(sorted(self.present.items())[:limit])
@@ -53,8 +66,21 @@ class Kept:
         self.writes.append(Position(version, block_id, version))
 
 
-def watch(kept: Any, clock: HandClock, agent_id: str) -> AsyncIterator[WatchBlocksResponse]:
-    return BlockWatches(kept, clock, poll_seconds=0).watch(ANN, agent_id, "")
+class Bell:
+    """Wakes who listens when it is rung."""
+
+    def __init__(self) -> None:
+        self.woken = asyncio.Event()
+
+    def listen(self, _key: str, woken: asyncio.Event) -> nullcontext[None]:
+        self.woken = woken
+        return nullcontext()
+
+
+def watch(
+    kept: Any, clock: HandClock, agent_id: str, *, seconds: float = 0, bell: Bell | None = None
+) -> AsyncIterator[WatchBlocksResponse]:
+    return BlockWatches(kept, bell or Bell(), clock, look_seconds=seconds).watch(ANN, agent_id, "")
 
 
 async def next_of(stream: AsyncIterator[WatchBlocksResponse], kind: str) -> Any:
@@ -86,3 +112,36 @@ async def test_of_more_blocks_than_are_told_none_is_taken_for_gone() -> None:
 
     kept.present = {block_id: 1 for block_id in blocks if block_id != "block-00007"}
     assert (await next_of(stream, "gone")).block_id == "block-00007"
+
+
+async def turns() -> None:
+    """Let everything go on that can."""
+    for _ in range(100):
+        await asyncio.sleep(0)
+
+
+@pytest.mark.parametrize("agent_id", ["", "agent-1"])
+async def test_a_stream_looks_once_for_each_wake_and_never_by_itself(agent_id: str) -> None:
+    kept, bell = Kept(clock := HandClock(), {}), Bell()
+    stream, kept.seconds = watch(kept, clock, agent_id, seconds=3_600, bell=bell), 0
+    await next_of(stream, "present")
+    waiting = asyncio.ensure_future(anext(stream))
+    await turns()
+    assert kept.looks == 2, "one to begin, and one for what was written meanwhile"
+    for looks in (3, 4):
+        bell.woken.set()
+        await turns()
+        assert kept.looks == looks
+    assert not waiting.done()
+    waiting.cancel()
+
+
+async def test_a_hidden_write_is_looked_for_until_nothing_can_hide_it() -> None:
+    kept, bell = Kept(clock := HandClock(), {}), Bell()
+    stream, kept.seconds = watch(kept, clock, "agent-1", seconds=3_600, bell=bell), 0
+    await next_of(stream, "present")
+    kept.write("block-a", 1)
+    kept.hidden = 3
+
+    assert (await next_of(stream, "written")).block_id == "block-a"
+    assert kept.looks == 5

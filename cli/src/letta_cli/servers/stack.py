@@ -89,6 +89,9 @@ class Stack:
 
     async def stop(self) -> None:
         """Finish what is in flight, then close, in the opposite order of the start."""
+        # Before HTTP stops, which waits for the answers that are such streams.
+        for service in self._services:
+            service.drain()
         await self._ends.aclose()
 
 

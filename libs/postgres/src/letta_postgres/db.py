@@ -25,6 +25,7 @@ from psycopg.types import TypeInfo
 from letta_common.errors import AppError, DatabaseUnavailable, DeadlineExceeded, InvalidArgument
 from letta_postgres.addresses import plain_dsn
 from letta_postgres.connections import Connection, Engine
+from letta_postgres.notices import Notices
 from letta_postgres.pool import Pool, PooledConnection, PoolTimeout
 from letta_postgres.pulse import Pulse
 from letta_postgres.statements import Params, Row, execute, vector_encoders
@@ -107,6 +108,10 @@ class Database:
     async def alive(self) -> None:
         """Ask for a sign of life, however busy the pool is. Raises DatabaseUnavailable."""
         await self._pulse.beat()
+
+    def notices(self, channel: str) -> Notices:
+        """Return what wakes those who wait for notices of a channel; it connects when first somebody waits."""
+        return Notices(self._conninfo, channel)
 
     @asynccontextmanager
     async def begin(self) -> AsyncIterator[Connection]:

@@ -59,9 +59,11 @@ class Server:
         _log.info("serving", services=[service.name for service in self._services], port=self.port)
 
     async def stop(self, *, notice: float = NOTICE_SECONDS) -> None:
-        """Report unhealthy, wait for clients to notice, finish the calls in flight, close the services."""
+        """Report unhealthy, wait for clients to notice, end endless streams, finish what is in flight, close."""
         await self._health.stop()
         await asyncio.sleep(notice)
+        for service in self._services:
+            service.drain()
         await self._server.stop(self._settings.drain_seconds)
         await self.watchers.stop()
         for service in reversed(self._services):

@@ -19,6 +19,10 @@ Servicer = tuple[Callable[[Any, Any], None], object]
 """The generated function that registers a servicer, and the servicer."""
 
 
+def no_streams() -> None:
+    """Do nothing: the drain of a service whose streams have an end."""
+
+
 @dataclass(frozen=True, slots=True)
 class Deps:
     """What a service gets from outside: channels to the peers it may call, by name, and the clock."""
@@ -37,6 +41,8 @@ class Service:
     close: Callable[[], Awaitable[None]] = nothing
     alive: Callable[[], Awaitable[None]] = nothing
     """Asks what it cannot serve without, its database, for a sign of life. Raises AppError."""
+    drain: Callable[[], None] = no_streams
+    """Ends streams that have no end of their own, as the process is about to stop; it may be called again."""
 
     def register(self, server: object) -> None:
         """Add the servicers to a grpc.aio server or to a LocalServer."""

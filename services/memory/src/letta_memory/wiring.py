@@ -208,6 +208,9 @@ def _assembled(stores: Stores, settings: MemorySettings, deps: Deps, db: Databas
         indexer = Indexer(stores.pending, patient, batch=batch)
         background.append(Periodic("embed what waits", indexer.turn, looks, at_once=True))
 
+    notices = db.notices("memory_blocks")
+    watches = BlockWatches(stores.block_history, notices, deps.clock)
+
     async def start() -> None:
         for work in background:
             work.start()
@@ -215,6 +218,7 @@ def _assembled(stores: Stores, settings: MemorySettings, deps: Deps, db: Databas
     async def stop() -> None:
         # Before the database is closed, which the work in the background uses.
         await stop_all(background)
+        await notices.close()
         await extractor.close()
         await db.close()
 
@@ -224,23 +228,28 @@ def _assembled(stores: Stores, settings: MemorySettings, deps: Deps, db: Databas
 
     return Service(
         name="memory",
-        servicers=_servicers(stores, settings, embedder, deps.clock, wake),
+        servicers=_servicers(stores, settings, embedder, deps.clock, wake_readers=wake, watches=watches),
         start=start,
+        drain=watches.drain,
         close=stop,
         alive=db.alive,
     )
 
 
 def _servicers(
-    stores: Stores, settings: MemorySettings, embedder: Embedder, clock: Clock, wake_readers: Callable[[], None]
+    stores: Stores,
+    settings: MemorySettings,
+    embedder: Embedder,
+    clock: Clock,
+    *,
+    wake_readers: Callable[[], None],
+    watches: BlockWatches,
 ) -> Servicers:
     digests = Digests(settings.secret())
     contexts = ContextServicer(Contexts(stores.contexts, clock), stores.contexts)
     rules = Blocks(stores.blocks, clock)
     blocks = BlockServicer(rules, stores.blocks, digests)
-    history = BlockHistoryServicer(
-        BlockHistory(rules, stores.block_history), BlockWatches(stores.block_history, clock), stores.block_history
-    )
+    history = BlockHistoryServicer(BlockHistory(rules, stores.block_history), watches, stores.block_history)
     transfers = Transfers(stores.transfers, clock)
     archives = ArchiveServicer(
         Archives(stores.archives, embedder, clock), stores.archives, transfers, stores.transfers, digests

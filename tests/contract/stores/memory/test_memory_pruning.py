@@ -105,6 +105,9 @@ class Shelf:
     async def prune_imports(self, before, limit):
         return self._take("imports", before, limit)
 
+    async def prune_watches(self, before, limit):
+        return self._take("watches", before, limit)
+
     async def expire_uploads(self, before, limit):
         return self._take("uploads", before, limit)
 
@@ -117,14 +120,33 @@ class Shelf:
 
 async def test_the_pruner_removes_everything_that_is_old_enough():
     shelf, clock = (
-        Shelf(steps=25, openings=15, places=10, purges=11, suggestions=13, uploads=12, imports=14, passages=2_500),
+        Shelf(
+            steps=25,
+            openings=15,
+            places=10,
+            purges=11,
+            suggestions=13,
+            uploads=12,
+            imports=14,
+            watches=3,
+            passages=2_500,
+        ),
         SystemClock(),
     )
     options = PruneOptions(timedelta(days=1), timedelta(days=2), timedelta(days=3), batch=10)
-    assert await Pruner(shelf, clock, options).prune() == 2_600
+    assert await Pruner(shelf, clock, options).prune() == 2_603
     assert set(shelf.left.values()) == {0}
     ages = {kind: round((clock.now() - before) / timedelta(days=1)) for kind, before in shelf.asked}
-    expected = {"steps": 1, "openings": 1, "places": 2, "purges": 2, "suggestions": 90, "uploads": 3, "imports": 3}
+    expected = {
+        "steps": 1,
+        "openings": 1,
+        "places": 2,
+        "purges": 2,
+        "suggestions": 90,
+        "uploads": 3,
+        "imports": 3,
+        "watches": 3,
+    }
     assert ages == {**expected, "passages": 0}
 
 
@@ -136,7 +158,8 @@ async def test_the_pruner_survives_a_database_that_is_away():
             tries.release()
             raise DatabaseUnavailable("away")
 
-        prune_openings = prune_places = prune_purges = prune_suggestions = prune_imports = expire_uploads = prune_steps
+        prune_openings = prune_places = prune_purges = prune_suggestions = prune_imports = prune_watches = prune_steps
+        expire_uploads = prune_steps
 
     background = Periodic("prune", Pruner(Away(), SystemClock(), PruneOptions()).prune, 0.001)
     background.start()

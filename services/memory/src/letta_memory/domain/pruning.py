@@ -35,6 +35,10 @@ class PruneStore(Protocol):
         """Remove some records of imports that nobody went on with since a time; return how many."""
         ...
 
+    async def prune_watches(self, before: datetime, limit: int) -> int:
+        """Remove some records of watches that ended before a time; return how many."""
+        ...
+
     async def expire_uploads(self, before: datetime, limit: int) -> int:
         """Delete some uploads that nobody went on with since a time; return how many."""
         ...
@@ -82,6 +86,7 @@ class Pruner:
             (self._store.prune_suggestions, options.suggestion_age),
             (self._store.prune_purges, options.place_age),
             (self._store.prune_imports, options.upload_age),
+            (self._store.prune_watches, options.upload_age),
             (self._store.expire_uploads, options.upload_age),
         ):
             gone = options.batch

@@ -33,6 +33,10 @@ _IMPORTS = (
     "delete from memory.passage_imports where ctid = any(array("
     "select ctid from memory.passage_imports where updated_at < %b limit %b)) returning 1"
 )
+_WATCHES = (
+    "delete from memory.block_watches where ctid = any(array("
+    "select ctid from memory.block_watches where until < %b limit %b)) and until < now() returning 1"
+)
 _ARCHIVE = f"select {call('memory.prune_archive', 'now', 'most')}"
 _UPLOADS = (
     "update memory.files f set deleted_at = now() where f.ctid = any(array("
@@ -75,6 +79,10 @@ class SqlPruneStore:
     async def prune_imports(self, before: datetime, limit: int) -> int:
         """Remove some records of imports that nobody went on with since a time; return how many."""
         return len(await self._db.hot(_IMPORTS, (before, limit)))
+
+    async def prune_watches(self, before: datetime, limit: int) -> int:
+        """Remove some records of watches that ended before a time; return how many."""
+        return len(await self._db.hot(_WATCHES, (before, limit)))
 
     async def expire_uploads(self, before: datetime, limit: int) -> int:
         """Delete some uploads that nobody went on with since a time; return how many."""

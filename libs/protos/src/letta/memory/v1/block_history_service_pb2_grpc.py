@@ -124,7 +124,8 @@ class BlockHistoryServiceServicer:
 
     def WatchBlocks(self, request, context):
         """Tells of writes of the blocks of an agent or of the organization as they happen, first which blocks there are. CURSOR_NOT_FOUND
-        when the position is of another database. Ends when the caller ends it.
+        when the position is of another database. Ends when the caller ends it, and with SERVICE_UNAVAILABLE when the replica stops: it goes
+        on at another one, from the last position.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -54,7 +54,8 @@ class BlockHistoryServiceStub:
     """
     WatchBlocks: _grpc.UnaryStreamMultiCallable[_block_history_service_pb2.WatchBlocksRequest, _block_history_service_pb2.WatchBlocksResponse]
     """Tells of writes of the blocks of an agent or of the organization as they happen, first which blocks there are. CURSOR_NOT_FOUND
-    when the position is of another database. Ends when the caller ends it.
+    when the position is of another database. Ends when the caller ends it, and with SERVICE_UNAVAILABLE when the replica stops: it goes
+    on at another one, from the last position.
     """
 
 @_typing.type_check_only
@@ -83,7 +84,8 @@ class BlockHistoryServiceAsyncStub(BlockHistoryServiceStub):
     """
     WatchBlocks: _aio.UnaryStreamMultiCallable[_block_history_service_pb2.WatchBlocksRequest, _block_history_service_pb2.WatchBlocksResponse]  # type: ignore[assignment]
     """Tells of writes of the blocks of an agent or of the organization as they happen, first which blocks there are. CURSOR_NOT_FOUND
-    when the position is of another database. Ends when the caller ends it.
+    when the position is of another database. Ends when the caller ends it, and with SERVICE_UNAVAILABLE when the replica stops: it goes
+    on at another one, from the last position.
     """
 
 class BlockHistoryServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -151,7 +153,8 @@ class BlockHistoryServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_block_history_service_pb2.WatchBlocksResponse], _abc.AsyncIterator[_block_history_service_pb2.WatchBlocksResponse]]:
         """Tells of writes of the blocks of an agent or of the organization as they happen, first which blocks there are. CURSOR_NOT_FOUND
-        when the position is of another database. Ends when the caller ends it.
+        when the position is of another database. Ends when the caller ends it, and with SERVICE_UNAVAILABLE when the replica stops: it goes
+        on at another one, from the last position.
         """
 
 def add_BlockHistoryServiceServicer_to_server(servicer: BlockHistoryServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Protocol
 
 from letta.memory.v1.block_history_service_pb2 import DiffBlockRevisionsResponse
@@ -55,6 +56,10 @@ class BlockHistoryStore(Protocol):
 
     async def get_revision(self, actor: Actor, block_id: str, version: int) -> BlockRevision:
         """Return a revision, for 0 the present one. Raises BlockNotFound, BlockRevisionNotFound."""
+        ...
+
+    async def renew_watch(self, actor: Actor, until: datetime) -> None:
+        """Have writes of the organization told to those who wait, up to a time."""
         ...
 
     async def list_moves(self, actor: Actor, block_id: str) -> Moves:

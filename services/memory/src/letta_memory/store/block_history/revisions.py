@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Sequence
+from datetime import datetime
 from typing import Any
 
 import sqlalchemy as sa
@@ -42,6 +43,10 @@ _WRITES = (
     'and (h.written_in, h.block_id collate "C", h.version) '
     "> (cast(cast(:transaction as text) as xid8), :block, :version) "
     '{of}order by h.written_in, h.block_id collate "C", h.version limit :limit) h on true'
+)
+_RENEW = (
+    "insert into memory.block_watches (organization_id, until) values (%b, %b) "
+    "on conflict (organization_id) do update set until = greatest(block_watches.until, excluded.until)"
 )
 _PRESENT_OF_AGENT = sa.text(
     "select b.id, b.version from memory.blocks b where b.organization_id = :org and b.id in ("
@@ -86,6 +91,10 @@ class SqlBlockHistoryStore:
                 text = f"block {block_id} has no version {version}"
                 raise BlockRevisionNotFound(text, block_id=block_id, version=str(version))
         return _revision(row)
+
+    async def renew_watch(self, actor: Actor, until: datetime) -> None:
+        """Have writes of the organization told to those who wait, up to a time."""
+        await self._db.hot(_RENEW, (actor.organization_id, until))
 
     async def list_moves(self, actor: Actor, block_id: str) -> Moves:
         """Return the versions of a block that undid or did again."""
