@@ -21,6 +21,7 @@ from letta_common.errors import BY_REASON
 from letta_common.process.settings import SERVICES, Settings
 from letta_rpc.startup.setting_names import LIST
 from scripts.contracts import ROOT, Contracts, Method, ServiceContract, read_contracts
+from scripts.reference_rest import rest_page
 
 REFERENCE = ROOT / "docs" / "reference"
 PACKAGES = ("agent", "memory", "tools", "llm", "auth")
@@ -70,7 +71,12 @@ class Setting:
 
 def pages(contracts: Contracts) -> dict[str, str]:
     """Return the text of each page by file name."""
-    return {"rpc.md": rpc_page(contracts), "errors.md": errors_page(contracts), "settings.md": settings_page()}
+    return {
+        "rpc.md": rpc_page(contracts),
+        "rest.md": MADE.format(source="`v1/operations.tsv` of the gateway and `proto/`") + rest_page(contracts),
+        "errors.md": errors_page(contracts),
+        "settings.md": settings_page(),
+    }
 
 
 def rpc_page(contracts: Contracts) -> str:

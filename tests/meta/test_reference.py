@@ -10,7 +10,7 @@ from scripts.reference import REFERENCE, SERVICES, pages, settings_class
 CONTRACTS = read_contracts()
 
 
-@pytest.mark.parametrize("page", ["rpc.md", "errors.md", "settings.md"])
+@pytest.mark.parametrize("page", ["rpc.md", "rest.md", "errors.md", "settings.md"])
 def test_page_is_up_to_date(page):
     made = pages(CONTRACTS)[page]
 

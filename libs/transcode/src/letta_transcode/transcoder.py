@@ -17,6 +17,7 @@ from letta_transcode.routing.bindings import File, RequestParts
 from letta_transcode.routing.forms import MULTIPART, StreamedForm, parse_form
 from letta_transcode.routing.lines import JsonLines
 from letta_transcode.routing.openapi import Info, document
+from letta_transcode.routing.routes import Absence
 from letta_transcode.routing.templates import Refused
 from letta_transcode.upstream.calls import Calls, Metadata
 from letta_transcode.upstream.peers import Pace, Peers
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from google.protobuf.message import Message
 
     from letta_transcode.routing.operations import Operation
-    from letta_transcode.routing.routes import Routes
+    from letta_transcode.routing.routes import Absent, Routes
     from letta_transcode.routing.templates import PathMatch
 
 _log = logging.getLogger(__name__)
@@ -44,8 +45,9 @@ class Transcoder:
         reasons: EnumDescriptor | None = None,
         limits: RequestLimits | None = None,
         pace: Pace | None = None,
+        absent: Absent | None = None,
     ) -> None:
-        self.peers = Peers(channels, pace)
+        self.peers = Peers(channels, pace, absent)
         self._limits = limits or RequestLimits()
         self._errors = ErrorMap(reasons)
         self._calls = Calls(self.peers, self._limits)
@@ -91,15 +93,18 @@ class Transcoder:
         found = self.peers.routes.router.find(request.method, request.path)
         if isinstance(found, Refused):
             raise self._refusal(found)
+        if isinstance(found.target, Absence):
+            raise detail(501, found.target.why)
         try:
-            await self._answer(found, request, response, metadata)
+            await self._answer(found.target, found, request, (response, metadata))
         except HttpError as error:
             raise found.target.told(error) from error
 
     async def _answer(
-        self, found: PathMatch[Operation], request: HttpRequest, response: Response, metadata: Metadata
+        self, wanted: Operation, found: PathMatch[Any], request: HttpRequest, to: tuple[Response, Metadata]
     ) -> None:
-        operation, parts = await self._read(found, request)
+        response, metadata = to
+        operation, parts = await self._read(wanted, found, request)
         if operation.method.client_streaming:
             pieces = self._pieces(operation, parts, request)
             await self._unary(operation, self._calls.upload(operation.method, pieces, metadata), response)
@@ -123,9 +128,10 @@ class Transcoder:
             return detail(405, "Method Not Allowed", [("allow", ", ".join(refused.allowed))])
         return detail(404, "Not Found")
 
-    async def _read(self, found: PathMatch[Operation], request: HttpRequest) -> tuple[Operation, RequestParts]:
+    async def _read(
+        self, operation: Operation, found: PathMatch[Any], request: HttpRequest
+    ) -> tuple[Operation, RequestParts]:
         """Read the parts of a request, and choose the operation that its body asks for."""
-        operation = found.target
         try:
             path = found.template.read(found.segments)
         except UnicodeDecodeError as error:

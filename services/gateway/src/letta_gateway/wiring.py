@@ -12,6 +12,7 @@ from letta_gateway.browsers import DevelopmentGate, OpenGate
 from letta_gateway.cors import Cors
 from letta_gateway.readiness import Readiness
 from letta_gateway.settings import GatewaySettings
+from letta_gateway.v1.operations import absent
 from letta_rpc.service import Deps
 from letta_transcode import Pace, RequestLimits, Transcoder
 
@@ -42,6 +43,7 @@ async def build(settings: GatewaySettings, deps: Deps) -> Gateway:
             stream=settings.stream_seconds,
         ),
         pace=Pace(refresh=settings.refresh_seconds),
+        absent=absent(),
     )
     cors, dev = Cors(settings.allowed_origins), settings.dev_mode
     parts = AppParts(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -15,6 +15,17 @@ if TYPE_CHECKING:
     from google.protobuf.descriptor import MethodDescriptor
 
     from letta_transcode.descriptors.catalog import Catalog
+
+
+Absent = Mapping[tuple[str, str], str]
+"""Operations that no server has, by verb and path, and why: they answer 501 with it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Absence:
+    """Stands where an operation would."""
+
+    why: str
 
 
 @dataclass(slots=True)
@@ -32,7 +43,7 @@ class PeerRoutes:
 class Routes:
     """What all servers offer."""
 
-    router: Router[Operation] = field(default_factory=Router)
+    router: Router[Operation | Absence] = field(default_factory=Router)
     operations: list[tuple[PeerRoutes, Operation]] = field(default_factory=list)
     methods: dict[str, UpstreamMethod] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
@@ -48,8 +59,8 @@ def compile_peer(peer: str, catalog: Catalog) -> PeerRoutes:
     return made
 
 
-def merge(peers: Iterable[PeerRoutes]) -> Routes:
-    """Put the routes of servers together. What came first keeps its verb and path."""
+def merge(peers: Iterable[PeerRoutes], absent: Absent | None = None) -> Routes:
+    """Put the routes of servers together. What came first keeps its verb and path; what is absent comes last."""
     routes = Routes()
     for peer in peers:
         routes.problems.extend(peer.problems)
@@ -60,6 +71,8 @@ def merge(peers: Iterable[PeerRoutes]) -> Routes:
                 routes.operations.append((peer, each))
             else:
                 routes.problems.append(f"{each.verb} {each.template.text} of {each.method.path} is taken")
+    for (verb, path), why in (absent or {}).items():
+        routes.router.add(verb, parse(path), Absence(why))
     return routes
 
 

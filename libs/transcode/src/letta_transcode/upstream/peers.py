@@ -12,7 +12,7 @@ import grpc
 
 from letta_transcode.descriptors.catalog import Catalog, CatalogError, fingerprint
 from letta_transcode.descriptors.reflection import Descriptors, ReflectionError, read
-from letta_transcode.routing.routes import PeerRoutes, Routes, compile_peer, merge
+from letta_transcode.routing.routes import Absent, PeerRoutes, Routes, compile_peer, merge
 
 _log = logging.getLogger(__name__)
 
@@ -36,8 +36,11 @@ class Peers:
     `Pace.refresh` seconds.
     """
 
-    def __init__(self, channels: Mapping[str, grpc.aio.Channel], pace: Pace | None = None) -> None:
+    def __init__(
+        self, channels: Mapping[str, grpc.aio.Channel], pace: Pace | None = None, absent: Absent | None = None
+    ) -> None:
         self._channels = dict(channels)
+        self._absent = absent
         self._pace = pace or Pace()
         self._seen: dict[str, tuple[str, PeerRoutes]] = {}
         self._tasks: list[asyncio.Task[None]] = []
@@ -80,7 +83,8 @@ class Peers:
         made = await asyncio.to_thread(_compile, peer, found)
         self._seen[peer] = (mark, made)
         # In the order of the channels, so that of two servers with one path the same one wins at every refresh.
-        self._routes = merge(self._seen[name][1] for name in self._channels if name in self._seen)
+        seen = (self._seen[name][1] for name in self._channels if name in self._seen)
+        self._routes = merge(seen, self._absent)
         for text in made.problems:
             _log.warning("cannot map: %s", text)
         # Wakes those who wait now; who comes later waits for the next change.
