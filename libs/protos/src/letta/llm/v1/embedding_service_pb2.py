@@ -23,11 +23,12 @@ _sym_db = _symbol_database.Default()
 
 
 from buf.validate import validate_pb2 as buf_dot_validate_dot_validate__pb2
+from google.api import annotations_pb2 as google_dot_api_dot_annotations__pb2
 from google.api import field_behavior_pb2 as google_dot_api_dot_field__behavior__pb2
 from letta.jsonmap.v1 import annotations_pb2 as letta_dot_jsonmap_dot_v1_dot_annotations__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n$letta/llm/v1/embedding_service.proto\x12\x0cletta.llm.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\"letta/jsonmap/v1/annotations.proto\"\xb5\x01\n\x0c\x45mbedRequest\x12\"\n\x05model\x18\x01 \x01(\tB\x0c\xe2\x41\x01\x01\xbaH\x05r\x03\x18\x80\x04R\x05model\x12%\n\x05texts\x18\x02 \x03(\tB\x0f\xe2\x41\x01\x02\xbaH\x08\x92\x01\x05\x08\x01\x10\x80\x10R\x05texts\x12$\n\nbackground\x18\x03 \x01(\x08\x42\x04\xe2\x41\x01\x01R\nbackground\x12\x34\n\x0forganization_id\x18\x04 \x01(\tB\x0b\xe2\x41\x01\x01\xbaH\x04r\x02\x18@R\x0eorganizationId\"^\n\rEmbedResponse\x12\x37\n\nembeddings\x18\x01 \x03(\x0b\x32\x17.letta.llm.v1.EmbeddingR\nembeddings\x12\x14\n\x05model\x18\x02 \x01(\tR\x05model\")\n\tEmbedding\x12\x1c\n\x06values\x18\x01 \x03(\x02\x42\x04\xe2\x41\x01\x03R\x06values2_\n\x10\x45mbeddingService\x12K\n\x05\x45mbed\x12\x1a.letta.llm.v1.EmbedRequest\x1a\x1b.letta.llm.v1.EmbedResponse\"\t\x90\x02\x01\xfa\xf3\x18\x02\x30\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n$letta/llm/v1/embedding_service.proto\x12\x0cletta.llm.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\"letta/jsonmap/v1/annotations.proto\"\xb5\x01\n\x0c\x45mbedRequest\x12\"\n\x05model\x18\x01 \x01(\tB\x0c\xe2\x41\x01\x01\xbaH\x05r\x03\x18\x80\x04R\x05model\x12%\n\x05texts\x18\x02 \x03(\tB\x0f\xe2\x41\x01\x02\xbaH\x08\x92\x01\x05\x08\x01\x10\x80\x10R\x05texts\x12$\n\nbackground\x18\x03 \x01(\x08\x42\x04\xe2\x41\x01\x01R\nbackground\x12\x34\n\x0forganization_id\x18\x04 \x01(\tB\x0b\xe2\x41\x01\x01\xbaH\x04r\x02\x18@R\x0eorganizationId\"^\n\rEmbedResponse\x12\x37\n\nembeddings\x18\x01 \x03(\x0b\x32\x17.letta.llm.v1.EmbeddingR\nembeddings\x12\x14\n\x05model\x18\x02 \x01(\tR\x05model\")\n\tEmbedding\x12\x1c\n\x06values\x18\x01 \x03(\x02\x42\x04\xe2\x41\x01\x03R\x06values\"\xd0\x02\n\x17\x43reateEmbeddingsRequest\x12*\n\x05model\x18\x01 \x01(\tB\x14\xe2\x41\x01\x02\xbaH\x07r\x05\x10\x01\x18\x80\x04\xca\xf3\x18\x02(\x01R\x05model\x12\x1a\n\x04text\x18\x02 \x01(\tB\x04\xe2\x41\x01\x01H\x00R\x04text\x12\x39\n\x05texts\x18\x03 \x01(\x0b\x32\x1b.letta.llm.v1.EmbeddedTextsB\x04\xe2\x41\x01\x01H\x00R\x05texts\x12T\n\x0f\x65ncoding_format\x18\x04 \x01(\x0e\x32\x1d.letta.llm.v1.EmbeddingFormatB\x0c\xe2\x41\x01\x01\xbaH\x05\x82\x01\x02\x10\x01R\x0e\x65ncodingFormat\x12\x30\n\ndimensions\x18\x05 \x01(\x05\x42\x0b\xe2\x41\x01\x01\xbaH\x04\x1a\x02 \x00H\x01R\ndimensions\x88\x01\x01\x42\x1b\n\x05input\x12\x12\xbaH\x02\x08\x01\xd2\xf3\x18\t\x18\x01\"\x05inputB\r\n\x0b_dimensions\">\n\rEmbeddedTexts\x12%\n\x05texts\x18\x01 \x03(\tB\x0f\xe2\x41\x01\x02\xbaH\x08\x92\x01\x05\x08\x01\x10\x80\x10R\x05texts:\x06\xda\xf3\x18\x02\x08\x01\"\xb2\x01\n\x18\x43reateEmbeddingsResponse\x12.\n\x04\x64\x61ta\x18\x01 \x03(\x0b\x32\x1a.letta.llm.v1.EmbeddedTextR\x04\x64\x61ta\x12\x14\n\x05model\x18\x02 \x01(\tR\x05model\x12\x32\n\x05usage\x18\x03 \x01(\x0b\x32\x1c.letta.llm.v1.EmbeddingUsageR\x05usage:\x1c\xda\xf3\x18\x18\x12\x16\n\x06object\x12\x04\x64\x61ta\x1a\x06\"list\"\"\xce\x01\n\x0c\x45mbeddedText\x12\x1a\n\x05index\x18\x01 \x01(\x05\x42\x04\xe2\x41\x01\x03R\x05index\x12>\n\x07numbers\x18\x02 \x01(\x0b\x32\x1c.letta.llm.v1.EmbeddedVectorB\x04\xe2\x41\x01\x03H\x00R\x07numbers\x12\x1e\n\x06\x62\x61se64\x18\x03 \x01(\tB\x04\xe2\x41\x01\x03H\x00R\x06\x62\x61se64:\"\xda\xf3\x18\x1e\x12\x1c\n\x06object\x12\x05index\x1a\x0b\"embedding\"B\x1e\n\tembedding\x12\x11\xd2\xf3\x18\r\x18\x01\"\tembedding\"6\n\x0e\x45mbeddedVector\x12\x1c\n\x06values\x18\x01 \x03(\x02\x42\x04\xe2\x41\x01\x03R\x06values:\x06\xda\xf3\x18\x02\x08\x01\"d\n\x0e\x45mbeddingUsage\x12)\n\rprompt_tokens\x18\x01 \x01(\x05\x42\x04\xe2\x41\x01\x03R\x0cpromptTokens\x12\'\n\x0ctotal_tokens\x18\x02 \x01(\x05\x42\x04\xe2\x41\x01\x03R\x0btotalTokens*l\n\x0f\x45mbeddingFormat\x12 \n\x1c\x45MBEDDING_FORMAT_UNSPECIFIED\x10\x00\x12\x1a\n\x16\x45MBEDDING_FORMAT_FLOAT\x10\x01\x12\x1b\n\x17\x45MBEDDING_FORMAT_BASE64\x10\x02\x32\xe7\x01\n\x10\x45mbeddingService\x12K\n\x05\x45mbed\x12\x1a.letta.llm.v1.EmbedRequest\x1a\x1b.letta.llm.v1.EmbedResponse\"\t\x90\x02\x01\xfa\xf3\x18\x02\x30\x01\x12\x85\x01\n\x10\x43reateEmbeddings\x12%.letta.llm.v1.CreateEmbeddingsRequest\x1a&.letta.llm.v1.CreateEmbeddingsResponse\"\"\x90\x02\x01\xfa\xf3\x18\x02p\x05\x82\xd3\xe4\x93\x02\x13\"\x0e/v1/embeddings:\x01*b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -44,14 +45,66 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_EMBEDREQUEST'].fields_by_name['organization_id']._serialized_options = b'\342A\001\001\272H\004r\002\030@'
   _globals['_EMBEDDING'].fields_by_name['values']._loaded_options = None
   _globals['_EMBEDDING'].fields_by_name['values']._serialized_options = b'\342A\001\003'
+  _globals['_CREATEEMBEDDINGSREQUEST'].oneofs_by_name['input']._loaded_options = None
+  _globals['_CREATEEMBEDDINGSREQUEST'].oneofs_by_name['input']._serialized_options = b'\272H\002\010\001\322\363\030\t\030\001\"\005input'
+  _globals['_CREATEEMBEDDINGSREQUEST'].fields_by_name['model']._loaded_options = None
+  _globals['_CREATEEMBEDDINGSREQUEST'].fields_by_name['model']._serialized_options = b'\342A\001\002\272H\007r\005\020\001\030\200\004\312\363\030\002(\001'
+  _globals['_CREATEEMBEDDINGSREQUEST'].fields_by_name['text']._loaded_options = None
+  _globals['_CREATEEMBEDDINGSREQUEST'].fields_by_name['text']._serialized_options = b'\342A\001\001'
+  _globals['_CREATEEMBEDDINGSREQUEST'].fields_by_name['texts']._loaded_options = None
+  _globals['_CREATEEMBEDDINGSREQUEST'].fields_by_name['texts']._serialized_options = b'\342A\001\001'
+  _globals['_CREATEEMBEDDINGSREQUEST'].fields_by_name['encoding_format']._loaded_options = None
+  _globals['_CREATEEMBEDDINGSREQUEST'].fields_by_name['encoding_format']._serialized_options = b'\342A\001\001\272H\005\202\001\002\020\001'
+  _globals['_CREATEEMBEDDINGSREQUEST'].fields_by_name['dimensions']._loaded_options = None
+  _globals['_CREATEEMBEDDINGSREQUEST'].fields_by_name['dimensions']._serialized_options = b'\342A\001\001\272H\004\032\002 \000'
+  _globals['_EMBEDDEDTEXTS'].fields_by_name['texts']._loaded_options = None
+  _globals['_EMBEDDEDTEXTS'].fields_by_name['texts']._serialized_options = b'\342A\001\002\272H\010\222\001\005\010\001\020\200\020'
+  _globals['_EMBEDDEDTEXTS']._loaded_options = None
+  _globals['_EMBEDDEDTEXTS']._serialized_options = b'\332\363\030\002\010\001'
+  _globals['_CREATEEMBEDDINGSRESPONSE']._loaded_options = None
+  _globals['_CREATEEMBEDDINGSRESPONSE']._serialized_options = b'\332\363\030\030\022\026\n\006object\022\004data\032\006\"list\"'
+  _globals['_EMBEDDEDTEXT'].oneofs_by_name['embedding']._loaded_options = None
+  _globals['_EMBEDDEDTEXT'].oneofs_by_name['embedding']._serialized_options = b'\322\363\030\r\030\001\"\tembedding'
+  _globals['_EMBEDDEDTEXT'].fields_by_name['index']._loaded_options = None
+  _globals['_EMBEDDEDTEXT'].fields_by_name['index']._serialized_options = b'\342A\001\003'
+  _globals['_EMBEDDEDTEXT'].fields_by_name['numbers']._loaded_options = None
+  _globals['_EMBEDDEDTEXT'].fields_by_name['numbers']._serialized_options = b'\342A\001\003'
+  _globals['_EMBEDDEDTEXT'].fields_by_name['base64']._loaded_options = None
+  _globals['_EMBEDDEDTEXT'].fields_by_name['base64']._serialized_options = b'\342A\001\003'
+  _globals['_EMBEDDEDTEXT']._loaded_options = None
+  _globals['_EMBEDDEDTEXT']._serialized_options = b'\332\363\030\036\022\034\n\006object\022\005index\032\013\"embedding\"'
+  _globals['_EMBEDDEDVECTOR'].fields_by_name['values']._loaded_options = None
+  _globals['_EMBEDDEDVECTOR'].fields_by_name['values']._serialized_options = b'\342A\001\003'
+  _globals['_EMBEDDEDVECTOR']._loaded_options = None
+  _globals['_EMBEDDEDVECTOR']._serialized_options = b'\332\363\030\002\010\001'
+  _globals['_EMBEDDINGUSAGE'].fields_by_name['prompt_tokens']._loaded_options = None
+  _globals['_EMBEDDINGUSAGE'].fields_by_name['prompt_tokens']._serialized_options = b'\342A\001\003'
+  _globals['_EMBEDDINGUSAGE'].fields_by_name['total_tokens']._loaded_options = None
+  _globals['_EMBEDDINGUSAGE'].fields_by_name['total_tokens']._serialized_options = b'\342A\001\003'
   _globals['_EMBEDDINGSERVICE'].methods_by_name['Embed']._loaded_options = None
   _globals['_EMBEDDINGSERVICE'].methods_by_name['Embed']._serialized_options = b'\220\002\001\372\363\030\0020\001'
-  _globals['_EMBEDREQUEST']._serialized_start=153
-  _globals['_EMBEDREQUEST']._serialized_end=334
-  _globals['_EMBEDRESPONSE']._serialized_start=336
-  _globals['_EMBEDRESPONSE']._serialized_end=430
-  _globals['_EMBEDDING']._serialized_start=432
-  _globals['_EMBEDDING']._serialized_end=473
-  _globals['_EMBEDDINGSERVICE']._serialized_start=475
-  _globals['_EMBEDDINGSERVICE']._serialized_end=570
+  _globals['_EMBEDDINGSERVICE'].methods_by_name['CreateEmbeddings']._loaded_options = None
+  _globals['_EMBEDDINGSERVICE'].methods_by_name['CreateEmbeddings']._serialized_options = b'\220\002\001\372\363\030\002p\005\202\323\344\223\002\023\"\016/v1/embeddings:\001*'
+  _globals['_EMBEDDINGFORMAT']._serialized_start=1456
+  _globals['_EMBEDDINGFORMAT']._serialized_end=1564
+  _globals['_EMBEDREQUEST']._serialized_start=183
+  _globals['_EMBEDREQUEST']._serialized_end=364
+  _globals['_EMBEDRESPONSE']._serialized_start=366
+  _globals['_EMBEDRESPONSE']._serialized_end=460
+  _globals['_EMBEDDING']._serialized_start=462
+  _globals['_EMBEDDING']._serialized_end=503
+  _globals['_CREATEEMBEDDINGSREQUEST']._serialized_start=506
+  _globals['_CREATEEMBEDDINGSREQUEST']._serialized_end=842
+  _globals['_EMBEDDEDTEXTS']._serialized_start=844
+  _globals['_EMBEDDEDTEXTS']._serialized_end=906
+  _globals['_CREATEEMBEDDINGSRESPONSE']._serialized_start=909
+  _globals['_CREATEEMBEDDINGSRESPONSE']._serialized_end=1087
+  _globals['_EMBEDDEDTEXT']._serialized_start=1090
+  _globals['_EMBEDDEDTEXT']._serialized_end=1296
+  _globals['_EMBEDDEDVECTOR']._serialized_start=1298
+  _globals['_EMBEDDEDVECTOR']._serialized_end=1352
+  _globals['_EMBEDDINGUSAGE']._serialized_start=1354
+  _globals['_EMBEDDINGUSAGE']._serialized_end=1454
+  _globals['_EMBEDDINGSERVICE']._serialized_start=1567
+  _globals['_EMBEDDINGSERVICE']._serialized_end=1798
 # @@protoc_insertion_point(module_scope)

@@ -7,6 +7,7 @@ from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -17,6 +18,30 @@ else:
     from typing_extensions import TypeAlias as _TypeAlias, Never as _Never
 
 DESCRIPTOR: _descriptor.FileDescriptor
+
+class _EmbeddingFormat:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _EmbeddingFormatEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_EmbeddingFormat.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    EMBEDDING_FORMAT_UNSPECIFIED: _EmbeddingFormat.ValueType  # 0
+    """As numbers."""
+    EMBEDDING_FORMAT_FLOAT: _EmbeddingFormat.ValueType  # 1
+    """As numbers."""
+    EMBEDDING_FORMAT_BASE64: _EmbeddingFormat.ValueType  # 2
+    """As base64 of little-endian 32-bit floats."""
+
+class EmbeddingFormat(_EmbeddingFormat, metaclass=_EmbeddingFormatEnumTypeWrapper):
+    """How vectors are written."""
+
+EMBEDDING_FORMAT_UNSPECIFIED: EmbeddingFormat.ValueType  # 0
+"""As numbers."""
+EMBEDDING_FORMAT_FLOAT: EmbeddingFormat.ValueType  # 1
+"""As numbers."""
+EMBEDDING_FORMAT_BASE64: EmbeddingFormat.ValueType  # 2
+"""As base64 of little-endian 32-bit floats."""
+Global___EmbeddingFormat: _TypeAlias = EmbeddingFormat  # noqa: Y015
 
 @_typing.final
 class EmbedRequest(_message.Message):
@@ -107,3 +132,192 @@ class Embedding(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Embedding: _TypeAlias = Embedding  # noqa: Y015
+
+@_typing.final
+class CreateEmbeddingsRequest(_message.Message):
+    """Request of EmbeddingService.CreateEmbeddings."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MODEL_FIELD_NUMBER: _builtins.int
+    TEXT_FIELD_NUMBER: _builtins.int
+    TEXTS_FIELD_NUMBER: _builtins.int
+    ENCODING_FORMAT_FIELD_NUMBER: _builtins.int
+    DIMENSIONS_FIELD_NUMBER: _builtins.int
+    model: _builtins.str
+    """Handle of the embedding model, `provider/name`."""
+    text: _builtins.str
+    """One text."""
+    encoding_format: Global___EmbeddingFormat.ValueType
+    """How vectors are written."""
+    dimensions: _builtins.int
+    """Components of a vector. A model has one number of them, and another is refused."""
+    @_builtins.property
+    def texts(self) -> Global___EmbeddedTexts:
+        """Several texts."""
+
+    def __init__(
+        self,
+        *,
+        model: _builtins.str = ...,
+        text: _builtins.str = ...,
+        texts: Global___EmbeddedTexts | None = ...,
+        encoding_format: Global___EmbeddingFormat.ValueType = ...,
+        dimensions: _builtins.int | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_dimensions", b"_dimensions", "dimensions", b"dimensions", "input", b"input", "text", b"text", "texts", b"texts"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_dimensions", b"_dimensions", "dimensions", b"dimensions", "encoding_format", b"encoding_format", "input", b"input", "model", b"model", "text", b"text", "texts", b"texts"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__dimensions: _TypeAlias = _typing.Literal["dimensions"]  # noqa: Y015
+    _WhichOneofArgType__dimensions: _TypeAlias = _typing.Literal["_dimensions", b"_dimensions"]  # noqa: Y015
+    _WhichOneofReturnType_input: _TypeAlias = _typing.Literal["text", "texts"]  # noqa: Y015
+    _WhichOneofArgType_input: _TypeAlias = _typing.Literal["input", b"input"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__dimensions) -> _WhichOneofReturnType__dimensions | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_input) -> _WhichOneofReturnType_input | None: ...
+
+Global___CreateEmbeddingsRequest: _TypeAlias = CreateEmbeddingsRequest  # noqa: Y015
+
+@_typing.final
+class EmbeddedTexts(_message.Message):
+    """Texts, bare in JSON."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TEXTS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def texts(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The texts."""
+
+    def __init__(
+        self,
+        *,
+        texts: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["texts", b"texts"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___EmbeddedTexts: _TypeAlias = EmbeddedTexts  # noqa: Y015
+
+@_typing.final
+class CreateEmbeddingsResponse(_message.Message):
+    """Response of EmbeddingService.CreateEmbeddings."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DATA_FIELD_NUMBER: _builtins.int
+    MODEL_FIELD_NUMBER: _builtins.int
+    USAGE_FIELD_NUMBER: _builtins.int
+    model: _builtins.str
+    """Handle of the model that embedded."""
+    @_builtins.property
+    def data(self) -> _containers.RepeatedCompositeFieldContainer[Global___EmbeddedText]:
+        """The vectors, in the order of the texts."""
+
+    @_builtins.property
+    def usage(self) -> Global___EmbeddingUsage:
+        """What was used."""
+
+    def __init__(
+        self,
+        *,
+        data: _abc.Iterable[Global___EmbeddedText] | None = ...,
+        model: _builtins.str = ...,
+        usage: Global___EmbeddingUsage | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["usage", b"usage"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["data", b"data", "model", b"model", "usage", b"usage"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CreateEmbeddingsResponse: _TypeAlias = CreateEmbeddingsResponse  # noqa: Y015
+
+@_typing.final
+class EmbeddedText(_message.Message):
+    """The vector of a text, of unit length."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    INDEX_FIELD_NUMBER: _builtins.int
+    NUMBERS_FIELD_NUMBER: _builtins.int
+    BASE64_FIELD_NUMBER: _builtins.int
+    index: _builtins.int
+    """Place of the text."""
+    base64: _builtins.str
+    """As little-endian 32-bit floats."""
+    @_builtins.property
+    def numbers(self) -> Global___EmbeddedVector:
+        """As numbers."""
+
+    def __init__(
+        self,
+        *,
+        index: _builtins.int = ...,
+        numbers: Global___EmbeddedVector | None = ...,
+        base64: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["base64", b"base64", "embedding", b"embedding", "numbers", b"numbers"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["base64", b"base64", "embedding", b"embedding", "index", b"index", "numbers", b"numbers"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_embedding: _TypeAlias = _typing.Literal["numbers", "base64"]  # noqa: Y015
+    _WhichOneofArgType_embedding: _TypeAlias = _typing.Literal["embedding", b"embedding"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_embedding) -> _WhichOneofReturnType_embedding | None: ...
+
+Global___EmbeddedText: _TypeAlias = EmbeddedText  # noqa: Y015
+
+@_typing.final
+class EmbeddedVector(_message.Message):
+    """A vector, bare in JSON."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    VALUES_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def values(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
+        """The components."""
+
+    def __init__(
+        self,
+        *,
+        values: _abc.Iterable[_builtins.float] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["values", b"values"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___EmbeddedVector: _TypeAlias = EmbeddedVector  # noqa: Y015
+
+@_typing.final
+class EmbeddingUsage(_message.Message):
+    """What embedding used. Vendors of embeddings seldom count, so it is estimated from the size of the texts."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PROMPT_TOKENS_FIELD_NUMBER: _builtins.int
+    TOTAL_TOKENS_FIELD_NUMBER: _builtins.int
+    prompt_tokens: _builtins.int
+    """Tokens of the texts."""
+    total_tokens: _builtins.int
+    """The same."""
+    def __init__(
+        self,
+        *,
+        prompt_tokens: _builtins.int = ...,
+        total_tokens: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["prompt_tokens", b"prompt_tokens", "total_tokens", b"total_tokens"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___EmbeddingUsage: _TypeAlias = EmbeddingUsage  # noqa: Y015

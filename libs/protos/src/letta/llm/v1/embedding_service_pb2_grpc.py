@@ -40,6 +40,11 @@ class EmbeddingServiceStub:
                 request_serializer=letta_dot_llm_dot_v1_dot_embedding__service__pb2.EmbedRequest.SerializeToString,
                 response_deserializer=letta_dot_llm_dot_v1_dot_embedding__service__pb2.EmbedResponse.FromString,
                 _registered_method=True)
+        self.CreateEmbeddings = channel.unary_unary(
+                '/letta.llm.v1.EmbeddingService/CreateEmbeddings',
+                request_serializer=letta_dot_llm_dot_v1_dot_embedding__service__pb2.CreateEmbeddingsRequest.SerializeToString,
+                response_deserializer=letta_dot_llm_dot_v1_dot_embedding__service__pb2.CreateEmbeddingsResponse.FromString,
+                _registered_method=True)
 
 
 class EmbeddingServiceServicer:
@@ -53,6 +58,14 @@ class EmbeddingServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def CreateEmbeddings(self, request, context):
+        """Embeds texts for a caller from outside, in the words of OpenAI's embeddings. MODEL_NOT_FOUND for an unknown handle;
+        INVALID_ARGUMENT for a number of dimensions that the model does not have; LLM_UNAVAILABLE when the embedder cannot be reached.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_EmbeddingServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -60,6 +73,11 @@ def add_EmbeddingServiceServicer_to_server(servicer, server):
                     servicer.Embed,
                     request_deserializer=letta_dot_llm_dot_v1_dot_embedding__service__pb2.EmbedRequest.FromString,
                     response_serializer=letta_dot_llm_dot_v1_dot_embedding__service__pb2.EmbedResponse.SerializeToString,
+            ),
+            'CreateEmbeddings': grpc.unary_unary_rpc_method_handler(
+                    servicer.CreateEmbeddings,
+                    request_deserializer=letta_dot_llm_dot_v1_dot_embedding__service__pb2.CreateEmbeddingsRequest.FromString,
+                    response_serializer=letta_dot_llm_dot_v1_dot_embedding__service__pb2.CreateEmbeddingsResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -90,6 +108,33 @@ class EmbeddingService:
             '/letta.llm.v1.EmbeddingService/Embed',
             letta_dot_llm_dot_v1_dot_embedding__service__pb2.EmbedRequest.SerializeToString,
             letta_dot_llm_dot_v1_dot_embedding__service__pb2.EmbedResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CreateEmbeddings(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/letta.llm.v1.EmbeddingService/CreateEmbeddings',
+            letta_dot_llm_dot_v1_dot_embedding__service__pb2.CreateEmbeddingsRequest.SerializeToString,
+            letta_dot_llm_dot_v1_dot_embedding__service__pb2.CreateEmbeddingsResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -35,6 +35,10 @@ class EmbeddingServiceStub:
     def __new__(cls, channel: _aio.Channel) -> EmbeddingServiceAsyncStub: ...
     Embed: _grpc.UnaryUnaryMultiCallable[_embedding_service_pb2.EmbedRequest, _embedding_service_pb2.EmbedResponse]
     """Embeds texts. MODEL_NOT_FOUND for an unknown handle; LLM_UNAVAILABLE when the embedder cannot be reached."""
+    CreateEmbeddings: _grpc.UnaryUnaryMultiCallable[_embedding_service_pb2.CreateEmbeddingsRequest, _embedding_service_pb2.CreateEmbeddingsResponse]
+    """Embeds texts for a caller from outside, in the words of OpenAI's embeddings. MODEL_NOT_FOUND for an unknown handle;
+    INVALID_ARGUMENT for a number of dimensions that the model does not have; LLM_UNAVAILABLE when the embedder cannot be reached.
+    """
 
 @_typing.type_check_only
 class EmbeddingServiceAsyncStub(EmbeddingServiceStub):
@@ -43,6 +47,10 @@ class EmbeddingServiceAsyncStub(EmbeddingServiceStub):
     def __init__(self, channel: _aio.Channel) -> None: ...
     Embed: _aio.UnaryUnaryMultiCallable[_embedding_service_pb2.EmbedRequest, _embedding_service_pb2.EmbedResponse]  # type: ignore[assignment]
     """Embeds texts. MODEL_NOT_FOUND for an unknown handle; LLM_UNAVAILABLE when the embedder cannot be reached."""
+    CreateEmbeddings: _aio.UnaryUnaryMultiCallable[_embedding_service_pb2.CreateEmbeddingsRequest, _embedding_service_pb2.CreateEmbeddingsResponse]  # type: ignore[assignment]
+    """Embeds texts for a caller from outside, in the words of OpenAI's embeddings. MODEL_NOT_FOUND for an unknown handle;
+    INVALID_ARGUMENT for a number of dimensions that the model does not have; LLM_UNAVAILABLE when the embedder cannot be reached.
+    """
 
 class EmbeddingServiceServicer(metaclass=_abc_1.ABCMeta):
     """Turns texts into vectors."""
@@ -54,5 +62,15 @@ class EmbeddingServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_embedding_service_pb2.EmbedResponse, _abc.Awaitable[_embedding_service_pb2.EmbedResponse]]:
         """Embeds texts. MODEL_NOT_FOUND for an unknown handle; LLM_UNAVAILABLE when the embedder cannot be reached."""
+
+    @_abc_1.abstractmethod
+    def CreateEmbeddings(
+        self,
+        request: _embedding_service_pb2.CreateEmbeddingsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_embedding_service_pb2.CreateEmbeddingsResponse, _abc.Awaitable[_embedding_service_pb2.CreateEmbeddingsResponse]]:
+        """Embeds texts for a caller from outside, in the words of OpenAI's embeddings. MODEL_NOT_FOUND for an unknown handle;
+        INVALID_ARGUMENT for a number of dimensions that the model does not have; LLM_UNAVAILABLE when the embedder cannot be reached.
+        """
 
 def add_EmbeddingServiceServicer_to_server(servicer: EmbeddingServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
