@@ -7,7 +7,7 @@
 create or replace function memory.language_of(p_text text, p_among integer) returns integer language plpgsql immutable as $$
 declare
   sample text := lower(left(p_text, 600));
-  small constant jsonb := '{
+  small constant jsonb := jsonb '{
     "aan": "d", "aber": "g", "about": "e", "al": "si", "alla": "i", "anche": "i", "and": "e", "are": "e", "at": "e",
     "au": "f", "auch": "g", "auf": "g", "aus": "g", "aux": "f", "avec": "f", "be": "e", "been": "e", "bei": "g", "bij": "d",
     "by": "e", "ce": "f", "cette": "f", "che": "i", "com": "p", "come": "i", "como": "s", "con": "si", "cuando": "s",

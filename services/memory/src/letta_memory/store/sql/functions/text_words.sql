@@ -10,7 +10,9 @@ begin
   loop
     begin
       words := memory.stems_in(said || dated, language);
-      words := words || coalesce(memory.pairs_of(said), '');
+      if octet_length(said) > length(said) then
+        words := words || coalesce(memory.pairs_of(said), '');
+      end if;
       return;
     exception when program_limit_exceeded then
       said := left(said, length(said) * 3 / 4);
