@@ -351,3 +351,15 @@ async def test_an_agent_for_workflows_forgets(stubs):
 async def test_kinds_of_a_later_release_are_refused(stubs, kind):
     with pytest.raises(OperationUnimplemented, match=f"{kind.lower()}_agent"):
         await stubs.agent(agent_type=f"AGENT_TYPE_{kind}_AGENT")
+
+
+async def test_the_core_memory_of_an_agent_is_told_to_its_organization_alone(stubs):
+    agent = await stubs.agent(memory_blocks=[block_pb2.Block(label="human", value="Sam.")])
+    request = pb.GetCoreMemoryRequest(agent_id=agent.id)
+
+    memory = (await stubs.agents.GetCoreMemory(request, timeout=5)).memory
+
+    assert [(block.label, block.value) for block in memory.blocks] == [("human", "Sam.")]
+    assert memory.agent_type == agent_type_pb2.AGENT_TYPE_LETTA_V1_AGENT
+    with stubs.bob(), pytest.raises(AgentNotFound):
+        await stubs.agents.GetCoreMemory(request, timeout=5)

@@ -174,3 +174,20 @@ async def test_unknown_ones_and_other_tenants(memory: Any) -> None:
         for call in (attach(memory, agent, made.id), detach(memory, agent, made.id)):
             with pytest.raises(AgentNotFound):
                 await call
+
+
+async def test_what_vectors_take_is_counted_for_each_organization(memory: Any) -> None:
+    async def taken() -> float:
+        answer = await memory.archives.GetEmbeddingStorage(pb.GetEmbeddingStorageRequest(), timeout=10)
+        return float(answer.gigabytes)
+
+    with memory.actor(Actor(new_id("org"), "user-x")):
+        assert await taken() == 0
+        made = await make(memory, embedding="test/words")
+        for text in ("one", "two"):
+            passage = passage_service_pb2.NewPassage(text=text)
+            request = passage_service_pb2.CreatePassageRequest(archive_id=made.id, passage=passage)
+            await memory.passages.CreatePassage(request, timeout=10)
+        assert await taken() == 2 * 2 * 512 / 1_000_000_000
+    with memory.actor(Actor(new_id("org"), "user-y")):
+        assert await taken() == 0

@@ -17,7 +17,7 @@ from letta_agent.domain.agents.direct_calls import ToolRuns
 from letta_agent.domain.runs.runs import Runs
 from letta_agent.domain.toolcalls.outcomes import has_failed, told
 from letta_agent.servicers.drafts import change_of, draft_of
-from letta_agent.servicers.older_words import as_read
+from letta_agent.servicers.older_words import as_read, tell
 from letta_agent.servicers.overviews import pack_overview
 from letta_agent.servicers.runs import compaction_of, page_of
 from letta_agent.servicers.stores import AgentStores
@@ -60,6 +60,12 @@ class AgentServicer(agent_service_pb2_grpc.AgentServiceServicer):
         _require_may_see(request.include)
         agent = await self._agents.get(current_actor(), request.agent_id, request.include)
         return pb.GetAgentResponse(agent=as_read(agent))
+
+    async def GetCoreMemory(self, request: pb.GetCoreMemoryRequest, context: Call) -> pb.GetCoreMemoryResponse:
+        agent = await self._agents.get(current_actor(), request.agent_id, (pb.AGENT_INCLUDE_BLOCKS,))
+        # In the words of older clients whoever asks: it has no others.
+        tell(agent)
+        return pb.GetCoreMemoryResponse(memory=agent.compat.memory)
 
     async def ListAgents(self, request: pb.ListAgentsRequest, context: Call) -> pb.ListAgentsResponse:
         _require_may_see(request.include)

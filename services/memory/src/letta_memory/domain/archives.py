@@ -78,6 +78,10 @@ class ArchiveStore(Protocol):
         """Return how far an archive is embedded. Raises ArchiveNotFound."""
         ...
 
+    async def get_vector_bytes(self, actor: Actor) -> int:
+        """Return how many bytes the vectors of all archives and folders take."""
+        ...
+
     async def reembed(self, actor: Actor, archive_id: str, config: EmbeddingConfig | None, now: datetime) -> None:
         """Let all passages wait for vectors of this embedder; without a dimension the first vector tells.
 

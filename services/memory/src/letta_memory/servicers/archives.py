@@ -94,6 +94,12 @@ class ArchiveServicer(archive_service_pb2_grpc.ArchiveServiceServicer):
         found = await self._transfer_store.get_import(current_actor(), request.archive_id, request.import_id)
         return pb.GetPassageImportResponse(received_count=found.received, written_count=found.written)
 
+    async def GetEmbeddingStorage(
+        self, request: pb.GetEmbeddingStorageRequest, context: Call
+    ) -> pb.GetEmbeddingStorageResponse:
+        taken = await self._store.get_vector_bytes(current_actor())
+        return pb.GetEmbeddingStorageResponse(gigabytes=taken / 1_000_000_000)
+
     async def ListArchiveAgentIds(
         self, request: pb.ListArchiveAgentIdsRequest, context: Call
     ) -> pb.ListArchiveAgentIdsResponse:

@@ -60,6 +60,10 @@ _EMBEDDING = sa.text(
     "select from memory.folders d where d.organization_id = a.organization_id and d.id = a.id "
     "and d.deleted_at is null))"
 )
+# Two bytes a component; of an archive that is embedded anew, as if it were done.
+_VECTOR_BYTES = sa.text(
+    "select coalesce(sum(2 * passage_count * dimensions), 0) from memory.archives where organization_id = :org"
+)
 _REEMBED = sa.text(
     "update memory.archives a set former_embedders = array_remove(array_append("
     "array_remove(a.former_embedders, a.embedder), nullif(a.embedder, '')), :embedder), "
@@ -228,6 +232,11 @@ class SqlArchiveStore:
             raise _unknown(archive_id)
         names = [field.name for field in ArchiveEmbedding.DESCRIPTOR.fields if field.name != "state"]
         return with_state(ArchiveEmbedding(**dict(zip(names, row, strict=True))))
+
+    async def get_vector_bytes(self, actor: Actor) -> int:
+        """Return how many bytes the vectors of all archives and folders take."""
+        async with self._db.connect() as conn:
+            return int((await conn.execute(_VECTOR_BYTES, {"org": actor.organization_id})).scalar_one())
 
     async def reembed(self, actor: Actor, archive_id: str, config: EmbeddingConfig | None, now: datetime) -> None:
         """Let all passages wait for vectors of this embedder."""

@@ -14,6 +14,7 @@ from letta.agent.v1 import run_pb2 as _run_pb2
 from letta.common.v1 import message_pb2 as _message_pb2
 from letta.common.v1 import sort_order_pb2 as _sort_order_pb2
 from letta.common.v1 import usage_pb2 as _usage_pb2
+from letta.compat.v1 import agent_pb2 as _agent_pb2_1
 from letta.compat.v1 import list_pb2 as _list_pb2
 from letta.memory.v1 import block_pb2 as _block_pb2
 from letta.tools.v1 import tool_pb2 as _tool_pb2
@@ -246,6 +247,52 @@ class GetAgentResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___GetAgentResponse: _TypeAlias = GetAgentResponse  # noqa: Y015
+
+@_typing.final
+class GetCoreMemoryRequest(_message.Message):
+    """Request of AgentService.GetCoreMemory."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    AGENT_ID_FIELD_NUMBER: _builtins.int
+    agent_id: _builtins.str
+    """The agent, `agent-<uuid>`."""
+    def __init__(
+        self,
+        *,
+        agent_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_id", b"agent_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetCoreMemoryRequest: _TypeAlias = GetCoreMemoryRequest  # noqa: Y015
+
+@_typing.final
+class GetCoreMemoryResponse(_message.Message):
+    """Response of AgentService.GetCoreMemory."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MEMORY_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def memory(self) -> _agent_pb2_1.Memory:
+        """Its blocks, and the files that it can read, as blocks."""
+
+    def __init__(
+        self,
+        *,
+        memory: _agent_pb2_1.Memory | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["memory", b"memory"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["memory", b"memory"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetCoreMemoryResponse: _TypeAlias = GetCoreMemoryResponse  # noqa: Y015
 
 @_typing.final
 class ListAgentsRequest(_message.Message):

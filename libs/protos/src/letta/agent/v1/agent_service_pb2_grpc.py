@@ -45,6 +45,11 @@ class AgentServiceStub:
                 request_serializer=letta_dot_agent_dot_v1_dot_agent__service__pb2.GetAgentRequest.SerializeToString,
                 response_deserializer=letta_dot_agent_dot_v1_dot_agent__service__pb2.GetAgentResponse.FromString,
                 _registered_method=True)
+        self.GetCoreMemory = channel.unary_unary(
+                '/letta.agent.v1.AgentService/GetCoreMemory',
+                request_serializer=letta_dot_agent_dot_v1_dot_agent__service__pb2.GetCoreMemoryRequest.SerializeToString,
+                response_deserializer=letta_dot_agent_dot_v1_dot_agent__service__pb2.GetCoreMemoryResponse.FromString,
+                _registered_method=True)
         self.ListAgents = channel.unary_unary(
                 '/letta.agent.v1.AgentService/ListAgents',
                 request_serializer=letta_dot_agent_dot_v1_dot_agent__service__pb2.ListAgentsRequest.SerializeToString,
@@ -156,6 +161,13 @@ class AgentServiceServicer:
 
     def GetAgent(self, request, context):
         """Returns one agent. AGENT_NOT_FOUND when the organization has no such agent.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetCoreMemory(self, request, context):
+        """Returns what an agent keeps in context, in the words of older clients. AGENT_NOT_FOUND.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -313,6 +325,11 @@ def add_AgentServiceServicer_to_server(servicer, server):
                     request_deserializer=letta_dot_agent_dot_v1_dot_agent__service__pb2.GetAgentRequest.FromString,
                     response_serializer=letta_dot_agent_dot_v1_dot_agent__service__pb2.GetAgentResponse.SerializeToString,
             ),
+            'GetCoreMemory': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetCoreMemory,
+                    request_deserializer=letta_dot_agent_dot_v1_dot_agent__service__pb2.GetCoreMemoryRequest.FromString,
+                    response_serializer=letta_dot_agent_dot_v1_dot_agent__service__pb2.GetCoreMemoryResponse.SerializeToString,
+            ),
             'ListAgents': grpc.unary_unary_rpc_method_handler(
                     servicer.ListAgents,
                     request_deserializer=letta_dot_agent_dot_v1_dot_agent__service__pb2.ListAgentsRequest.FromString,
@@ -464,6 +481,33 @@ class AgentService:
             '/letta.agent.v1.AgentService/GetAgent',
             letta_dot_agent_dot_v1_dot_agent__service__pb2.GetAgentRequest.SerializeToString,
             letta_dot_agent_dot_v1_dot_agent__service__pb2.GetAgentResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetCoreMemory(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/letta.agent.v1.AgentService/GetCoreMemory',
+            letta_dot_agent_dot_v1_dot_agent__service__pb2.GetCoreMemoryRequest.SerializeToString,
+            letta_dot_agent_dot_v1_dot_agent__service__pb2.GetCoreMemoryResponse.FromString,
             options,
             channel_credentials,
             insecure,

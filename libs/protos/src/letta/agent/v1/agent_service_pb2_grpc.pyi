@@ -39,6 +39,8 @@ class AgentServiceStub:
     """
     GetAgent: _grpc.UnaryUnaryMultiCallable[_agent_service_pb2.GetAgentRequest, _agent_service_pb2.GetAgentResponse]
     """Returns one agent. AGENT_NOT_FOUND when the organization has no such agent."""
+    GetCoreMemory: _grpc.UnaryUnaryMultiCallable[_agent_service_pb2.GetCoreMemoryRequest, _agent_service_pb2.GetCoreMemoryResponse]
+    """Returns what an agent keeps in context, in the words of older clients. AGENT_NOT_FOUND."""
     ListAgents: _grpc.UnaryUnaryMultiCallable[_agent_service_pb2.ListAgentsRequest, _agent_service_pb2.ListAgentsResponse]
     """Lists agents, newest first. CURSOR_NOT_FOUND when `before` or `after` never was an agent."""
     ListTags: _grpc.UnaryUnaryMultiCallable[_agent_service_pb2.ListTagsRequest, _agent_service_pb2.ListTagsResponse]
@@ -100,6 +102,8 @@ class AgentServiceAsyncStub(AgentServiceStub):
     """
     GetAgent: _aio.UnaryUnaryMultiCallable[_agent_service_pb2.GetAgentRequest, _agent_service_pb2.GetAgentResponse]  # type: ignore[assignment]
     """Returns one agent. AGENT_NOT_FOUND when the organization has no such agent."""
+    GetCoreMemory: _aio.UnaryUnaryMultiCallable[_agent_service_pb2.GetCoreMemoryRequest, _agent_service_pb2.GetCoreMemoryResponse]  # type: ignore[assignment]
+    """Returns what an agent keeps in context, in the words of older clients. AGENT_NOT_FOUND."""
     ListAgents: _aio.UnaryUnaryMultiCallable[_agent_service_pb2.ListAgentsRequest, _agent_service_pb2.ListAgentsResponse]  # type: ignore[assignment]
     """Lists agents, newest first. CURSOR_NOT_FOUND when `before` or `after` never was an agent."""
     ListTags: _aio.UnaryUnaryMultiCallable[_agent_service_pb2.ListTagsRequest, _agent_service_pb2.ListTagsResponse]  # type: ignore[assignment]
@@ -170,6 +174,14 @@ class AgentServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_agent_service_pb2.GetAgentResponse, _abc.Awaitable[_agent_service_pb2.GetAgentResponse]]:
         """Returns one agent. AGENT_NOT_FOUND when the organization has no such agent."""
+
+    @_abc_1.abstractmethod
+    def GetCoreMemory(
+        self,
+        request: _agent_service_pb2.GetCoreMemoryRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_agent_service_pb2.GetCoreMemoryResponse, _abc.Awaitable[_agent_service_pb2.GetCoreMemoryResponse]]:
+        """Returns what an agent keeps in context, in the words of older clients. AGENT_NOT_FOUND."""
 
     @_abc_1.abstractmethod
     def ListAgents(

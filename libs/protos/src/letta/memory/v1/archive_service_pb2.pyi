@@ -723,3 +723,42 @@ class GetPassageImportResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___GetPassageImportResponse: _TypeAlias = GetPassageImportResponse  # noqa: Y015
+
+@_typing.final
+class GetEmbeddingStorageRequest(_message.Message):
+    """Request of ArchiveService.GetEmbeddingStorage."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetEmbeddingStorageRequest: _TypeAlias = GetEmbeddingStorageRequest  # noqa: Y015
+
+@_typing.final
+class GetEmbeddingStorageResponse(_message.Message):
+    """Response of ArchiveService.GetEmbeddingStorage."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    GIGABYTES_FIELD_NUMBER: _builtins.int
+    gigabytes: _builtins.float
+    """What they take, without indexes."""
+    def __init__(
+        self,
+        *,
+        gigabytes: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["gigabytes", b"gigabytes"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetEmbeddingStorageResponse: _TypeAlias = GetEmbeddingStorageResponse  # noqa: Y015

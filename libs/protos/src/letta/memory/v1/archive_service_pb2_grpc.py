@@ -95,6 +95,11 @@ class ArchiveServiceStub:
                 request_serializer=letta_dot_memory_dot_v1_dot_archive__service__pb2.GetPassageImportRequest.SerializeToString,
                 response_deserializer=letta_dot_memory_dot_v1_dot_archive__service__pb2.GetPassageImportResponse.FromString,
                 _registered_method=True)
+        self.GetEmbeddingStorage = channel.unary_unary(
+                '/letta.memory.v1.ArchiveService/GetEmbeddingStorage',
+                request_serializer=letta_dot_memory_dot_v1_dot_archive__service__pb2.GetEmbeddingStorageRequest.SerializeToString,
+                response_deserializer=letta_dot_memory_dot_v1_dot_archive__service__pb2.GetEmbeddingStorageResponse.FromString,
+                _registered_method=True)
         self.ListArchiveAgentIds = channel.unary_unary(
                 '/letta.memory.v1.ArchiveService/ListArchiveAgentIds',
                 request_serializer=letta_dot_memory_dot_v1_dot_archive__service__pb2.ListArchiveAgentIdsRequest.SerializeToString,
@@ -201,6 +206,13 @@ class ArchiveServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetEmbeddingStorage(self, request, context):
+        """Returns how much the vectors of all archives and folders take, in 1,000,000,000 bytes.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ListArchiveAgentIds(self, request, context):
         """Returns the ids of the agents that use an archive, sorted. ARCHIVE_NOT_FOUND.
         """
@@ -270,6 +282,11 @@ def add_ArchiveServiceServicer_to_server(servicer, server):
                     servicer.GetPassageImport,
                     request_deserializer=letta_dot_memory_dot_v1_dot_archive__service__pb2.GetPassageImportRequest.FromString,
                     response_serializer=letta_dot_memory_dot_v1_dot_archive__service__pb2.GetPassageImportResponse.SerializeToString,
+            ),
+            'GetEmbeddingStorage': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetEmbeddingStorage,
+                    request_deserializer=letta_dot_memory_dot_v1_dot_archive__service__pb2.GetEmbeddingStorageRequest.FromString,
+                    response_serializer=letta_dot_memory_dot_v1_dot_archive__service__pb2.GetEmbeddingStorageResponse.SerializeToString,
             ),
             'ListArchiveAgentIds': grpc.unary_unary_rpc_method_handler(
                     servicer.ListArchiveAgentIds,
@@ -602,6 +619,33 @@ class ArchiveService:
             '/letta.memory.v1.ArchiveService/GetPassageImport',
             letta_dot_memory_dot_v1_dot_archive__service__pb2.GetPassageImportRequest.SerializeToString,
             letta_dot_memory_dot_v1_dot_archive__service__pb2.GetPassageImportResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetEmbeddingStorage(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/letta.memory.v1.ArchiveService/GetEmbeddingStorage',
+            letta_dot_memory_dot_v1_dot_archive__service__pb2.GetEmbeddingStorageRequest.SerializeToString,
+            letta_dot_memory_dot_v1_dot_archive__service__pb2.GetEmbeddingStorageResponse.FromString,
             options,
             channel_credentials,
             insecure,

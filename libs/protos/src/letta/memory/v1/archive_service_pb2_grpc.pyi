@@ -73,6 +73,8 @@ class ArchiveServiceStub:
     """
     GetPassageImport: _grpc.UnaryUnaryMultiCallable[_archive_service_pb2.GetPassageImportRequest, _archive_service_pb2.GetPassageImportResponse]
     """Says how far an import is. ARCHIVE_NOT_FOUND."""
+    GetEmbeddingStorage: _grpc.UnaryUnaryMultiCallable[_archive_service_pb2.GetEmbeddingStorageRequest, _archive_service_pb2.GetEmbeddingStorageResponse]
+    """Returns how much the vectors of all archives and folders take, in 1,000,000,000 bytes."""
     ListArchiveAgentIds: _grpc.UnaryUnaryMultiCallable[_archive_service_pb2.ListArchiveAgentIdsRequest, _archive_service_pb2.ListArchiveAgentIdsResponse]
     """Returns the ids of the agents that use an archive, sorted. ARCHIVE_NOT_FOUND."""
 
@@ -121,6 +123,8 @@ class ArchiveServiceAsyncStub(ArchiveServiceStub):
     """
     GetPassageImport: _aio.UnaryUnaryMultiCallable[_archive_service_pb2.GetPassageImportRequest, _archive_service_pb2.GetPassageImportResponse]  # type: ignore[assignment]
     """Says how far an import is. ARCHIVE_NOT_FOUND."""
+    GetEmbeddingStorage: _aio.UnaryUnaryMultiCallable[_archive_service_pb2.GetEmbeddingStorageRequest, _archive_service_pb2.GetEmbeddingStorageResponse]  # type: ignore[assignment]
+    """Returns how much the vectors of all archives and folders take, in 1,000,000,000 bytes."""
     ListArchiveAgentIds: _aio.UnaryUnaryMultiCallable[_archive_service_pb2.ListArchiveAgentIdsRequest, _archive_service_pb2.ListArchiveAgentIdsResponse]  # type: ignore[assignment]
     """Returns the ids of the agents that use an archive, sorted. ARCHIVE_NOT_FOUND."""
 
@@ -238,6 +242,14 @@ class ArchiveServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_archive_service_pb2.GetPassageImportResponse, _abc.Awaitable[_archive_service_pb2.GetPassageImportResponse]]:
         """Says how far an import is. ARCHIVE_NOT_FOUND."""
+
+    @_abc_1.abstractmethod
+    def GetEmbeddingStorage(
+        self,
+        request: _archive_service_pb2.GetEmbeddingStorageRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_archive_service_pb2.GetEmbeddingStorageResponse, _abc.Awaitable[_archive_service_pb2.GetEmbeddingStorageResponse]]:
+        """Returns how much the vectors of all archives and folders take, in 1,000,000,000 bytes."""
 
     @_abc_1.abstractmethod
     def ListArchiveAgentIds(
