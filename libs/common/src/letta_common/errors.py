@@ -338,4 +338,8 @@ class MemorySuggestionDecided(AppError, code=Code.FAILED_PRECONDITION, reason="M
     """The suggestion was decided otherwise before."""
 
 
+class StorageExhausted(AppError, code=Code.RESOURCE_EXHAUSTED, reason="STORAGE_EXHAUSTED"):
+    """The organization would store more bytes of files than it may; delete some."""
+
+
 BY_REASON: dict[str, type[AppError]] = {kind.reason: kind for kind in AppError.__subclasses__()}

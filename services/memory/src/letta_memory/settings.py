@@ -25,6 +25,9 @@ class MemorySettings(Settings):
     embedding_batch: int = Field(default=64, ge=1, le=512, description="Most texts embedded with one call.")
     embedding_pause_seconds: float = Field(default=2.0, gt=0, description="Wait between two looks for texts to embed.")
     file_bytes: int = Field(default=50 << 20, ge=1, description="Largest file accepted.")
+    organization_file_bytes: int = Field(
+        default=0, ge=0, description="Most bytes of files that an organization may store; 0 is any number."
+    )
     index_pause_seconds: float = Field(
         default=1.0, gt=0, description="Wait between two looks for messages that search does not keep yet."
     )

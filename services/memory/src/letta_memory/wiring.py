@@ -155,7 +155,7 @@ async def build(settings: MemorySettings, deps: Deps) -> Service:
         folders=SqlFolderStore(db),
         identities=SqlIdentityStore(db),
         files=files,
-        uploads=SqlUploadStore(db, files, deps.clock),
+        uploads=SqlUploadStore(db, files, deps.clock, most_bytes=settings.organization_file_bytes),
         reading=SqlReadingStore(db, deps.clock),
         messages=SqlMessageStore(db),
         pending=SqlPendingStore(db),

@@ -355,3 +355,34 @@ async def test_a_file_comes_back_as_it_was_sent(memory: Any, size: int) -> None:
         await download(memory, new_id("source"), made.id)
     with memory.actor(memory.BOB), pytest.raises(FolderNotFound):
         await download(memory, place, made.id)
+
+
+async def test_what_is_stored_is_told_to_its_organization(memory: Any) -> None:
+    async def stored() -> Any:
+        return await memory.files.GetFileStorage(pb.GetFileStorageRequest(), timeout=10)
+
+    place, before = await folder(memory), (await stored()).size_bytes
+    made = await upload(memory, place)
+    with memory.actor(memory.BOB):
+        assert (await stored()).size_bytes == 0
+    assert (await stored()).size_bytes - before == SIZE
+    assert not (await stored()).HasField("limit_bytes")
+    await memory.files.DeleteFile(pb.DeleteFileRequest(folder_id=place, file_id=made.id), timeout=10)
+    assert (await stored()).size_bytes == before
+
+
+async def test_a_caller_that_goes_away_without_a_key_leaves_nothing(memory: Any) -> None:
+    place, begun = await folder(memory), asyncio.Event()
+    before = (await memory.files.GetFileStorage(pb.GetFileStorageRequest(), timeout=10)).size_bytes
+
+    async def some() -> AsyncIterator[pb.UploadFileRequest]:
+        for message in messages(place, DATA, size=2 * SIZE):
+            yield message
+        begun.set()
+        await asyncio.Event().wait()
+
+    call = asyncio.ensure_future(memory.files.UploadFile(some(), timeout=30))
+    await begun.wait()
+    call.cancel()
+    while (await memory.files.GetFileStorage(pb.GetFileStorageRequest(), timeout=10)).size_bytes != before:  # noqa: ASYNC110
+        await asyncio.sleep(0.01)

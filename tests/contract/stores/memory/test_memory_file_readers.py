@@ -47,12 +47,12 @@ LATER = datetime.now(UTC) + timedelta(days=400)
 class Shelf:
     """Stores of files, and what tests do with them."""
 
-    def __init__(self, db: Database) -> None:
+    def __init__(self, db: Database, most_bytes: int = 0) -> None:
         clock = SystemClock()
         self.db = db
         self.folders, self.files = SqlFolderStore(db), SqlFileStore(db)
         self.reading, self.passages = SqlReadingStore(db, clock), SqlPassageStore(db)
-        self.uploading = SqlUploadStore(db, self.files, clock)
+        self.uploading = SqlUploadStore(db, self.files, clock, most_bytes=most_bytes)
         self.pruning = SqlPruneStore(db)
         self.pruner = Pruner(self.pruning, clock, PruneOptions())
         self._making = Folders(self.folders, SqlArchiveStore(db), NoEmbedder(), clock)

@@ -14,7 +14,7 @@ from typing import Protocol
 
 from letta.jsonmap.v1.uploaded_file_pb2 import UploadedFile
 from letta.memory.v1.file_pb2 import File, FileStatus
-from letta.memory.v1.file_service_pb2 import GetUploadResponse, UploadFileRequest
+from letta.memory.v1.file_service_pb2 import GetFileStorageResponse, GetUploadResponse, UploadFileRequest
 from letta_common.actor import Actor
 from letta_common.errors import (
     AlreadyExists,
@@ -22,6 +22,7 @@ from letta_common.errors import (
     FolderNotFound,
     InvalidArgument,
     PayloadTooLarge,
+    StorageExhausted,
     UnsupportedMediaType,
 )
 from letta_common.values.ids import derived_id, new_id
@@ -36,7 +37,7 @@ _UNREADABLE = ("image/", "audio/", "video/", "font/")
 # Drawings are texts, and TypeScript has the ending of a kind of film.
 _TEXTS = frozenset({"image/svg+xml", "video/mp2t", "video/vnd.dlna.mpeg-tts"})
 # What does not become right by sending more, so that nothing of it is kept; what was only cut off stays.
-_FINAL = (AlreadyExists, ChecksumMismatch, FolderNotFound, InvalidArgument, PayloadTooLarge)
+_FINAL = (AlreadyExists, ChecksumMismatch, FolderNotFound, InvalidArgument, PayloadTooLarge, StorageExhausted)
 # What the message of a stream says beside what the file is, so that an upload may go on or be repeated.
 _NOT_OF_THE_FILE = ("request_id", "offset", "file")
 
@@ -74,7 +75,7 @@ class UploadStore(Protocol):
         ...
 
     async def append_part(self, actor: Actor, new: NewUpload, offset: int, part: bytes) -> None:
-        """Keep a part. Raises StaleEtag when another stream goes on with the upload."""
+        """Keep a part. Raises StorageExhausted, and StaleEtag when another stream goes on with the upload."""
         ...
 
     async def get_part(self, actor: Actor, file_id: str, number: int) -> bytes:
@@ -87,6 +88,7 @@ class UploadStore(Protocol):
         Raises:
             FolderNotFound: the folder was deleted meanwhile.
             AlreadyExists: the folder has a file of that name, and the new one shall not be there then.
+            StorageExhausted: the organization would store more than it may.
             StaleEtag: another stream goes on with the upload.
         """
         ...
@@ -97,6 +99,10 @@ class UploadStore(Protocol):
 
     async def get_upload(self, actor: Actor, folder_id: str, file_id: str) -> GetUploadResponse:
         """Return how much of an upload came. Raises FolderNotFound."""
+        ...
+
+    async def get_storage(self, actor: Actor) -> GetFileStorageResponse:
+        """Return how many bytes of files the organization stores, and how many it may."""
         ...
 
 
@@ -120,6 +126,7 @@ class Uploads:
             InvalidArgument: there is no message, the name is none, or nothing goes on at the offset.
             UnsupportedMediaType: it has no text, as its sender or its name says.
             PayloadTooLarge: the file is larger than files may be.
+            StorageExhausted: the organization would store more than it may.
             ChecksumMismatch: other bytes came than the checksum says.
         """
         first = await anext(requests, None)

@@ -35,6 +35,9 @@ class FileServicer(file_service_pb2_grpc.FileServiceServicer):
         file_id = upload_id(actor, request.folder_id, request.request_id)
         return await self._store.get_upload(actor, request.folder_id, file_id)
 
+    async def GetFileStorage(self, request: pb.GetFileStorageRequest, context: Call) -> pb.GetFileStorageResponse:
+        return await self._store.get_storage(current_actor())
+
     async def GetFile(self, request: pb.GetFileRequest, context: Call) -> pb.GetFileResponse:
         file = await self._files.get(
             current_actor(), request.folder_id, request.file_id, content=request.include_content

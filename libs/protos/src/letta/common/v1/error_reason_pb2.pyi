@@ -196,6 +196,8 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """What the suggestion is about has changed since it was made, or is gone. Example: one of its passages was deleted."""
     ERROR_REASON_MEMORY_SUGGESTION_DECIDED: _ErrorReason.ValueType  # 170
     """The suggestion was decided otherwise before. Example: accepting one that was dismissed."""
+    ERROR_REASON_STORAGE_EXHAUSTED: _ErrorReason.ValueType  # 171
+    """The organization would store more bytes of files than it may; delete some. Example: an upload of 2 GB where 1 GB is left."""
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Why a call failed: `google.rpc.ErrorInfo.reason`, without the enum prefix, in domain `letta`. `make gen` makes each value
@@ -376,4 +378,6 @@ ERROR_REASON_MEMORY_SUGGESTION_OUTDATED: ErrorReason.ValueType  # 169
 """What the suggestion is about has changed since it was made, or is gone. Example: one of its passages was deleted."""
 ERROR_REASON_MEMORY_SUGGESTION_DECIDED: ErrorReason.ValueType  # 170
 """The suggestion was decided otherwise before. Example: accepting one that was dismissed."""
+ERROR_REASON_STORAGE_EXHAUSTED: ErrorReason.ValueType  # 171
+"""The organization would store more bytes of files than it may; delete some. Example: an upload of 2 GB where 1 GB is left."""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

@@ -31,7 +31,7 @@ from letta.jsonmap.v1 import uploaded_file_pb2 as letta_dot_jsonmap_dot_v1_dot_u
 from letta.memory.v1 import file_pb2 as letta_dot_memory_dot_v1_dot_file__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"letta/memory/v1/file_service.proto\x12\x0fletta.memory.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a letta/common/v1/sort_order.proto\x1a\"letta/jsonmap/v1/annotations.proto\x1a$letta/jsonmap/v1/uploaded_file.proto\x1a\x1aletta/memory/v1/file.proto\"\xc7\x03\n\x11UploadFileRequest\x12\x31\n\tfolder_id\x18\x01 \x01(\tB\x14\xe2\x41\x01\x02\xbaH\rr\x0b\x18@:\x07source-R\x08\x66olderId\x12\x44\n\x04\x66ile\x18\x02 \x01(\x0b\x32\x1e.letta.jsonmap.v1.UploadedFileB\x10\xe2\x41\x01\x02\xbaH\x03\xc8\x01\x01\xca\xf3\x18\x02(\x01R\x04\x66ile\x12&\n\x04name\x18\x03 \x01(\tB\x12\xe2\x41\x01\x01\xbaH\x05r\x03\x18\xff\x01\xca\xf3\x18\x02p\x01R\x04name\x12\x65\n\x12\x64uplicate_handling\x18\x04 \x01(\x0e\x32\".letta.memory.v1.DuplicateHandlingB\x12\xe2\x41\x01\x01\xbaH\x05\x82\x01\x02\x10\x01\xca\xf3\x18\x02p\x01R\x11\x64uplicateHandling\x12=\n\x06sha256\x18\x05 \x01(\tB%\xe2\x41\x01\x01\xbaH\x18r\x16\x32\x14^([0-9a-fA-F]{64})?$\xca\xf3\x18\x02p\x01R\x06sha256\x12)\n\x06offset\x18\x06 \x01(\x03\x42\x11\xe2\x41\x01\x01\xbaH\x04\"\x02(\x00\xca\xf3\x18\x02p\x01R\x06offset\x12@\n\nrequest_id\x18\x07 \x01(\tB!\xe2\x41\x01\x01\xbaH\x05r\x03\x18\x80\x01\xca\xf3\x18\x11:\x0fidempotency-keyR\trequestId\"?\n\x12UploadFileResponse\x12)\n\x04\x66ile\x18\x01 \x01(\x0b\x32\x15.letta.memory.v1.FileR\x04\x66ile\"t\n\x10GetUploadRequest\x12\x31\n\tfolder_id\x18\x01 \x01(\tB\x14\xe2\x41\x01\x02\xbaH\rr\x0b\x18@:\x07source-R\x08\x66olderId\x12-\n\nrequest_id\x18\x02 \x01(\tB\x0e\xe2\x41\x01\x02\xbaH\x07r\x05\x10\x01\x18\x80\x01R\trequestId\"S\n\x11GetUploadResponse\x12%\n\x0ereceived_bytes\x18\x01 \x01(\x03R\rreceivedBytes\x12\x17\n\x07\x66ile_id\x18\x02 \x01(\tR\x06\x66ileId\"\x9f\x01\n\x0eGetFileRequest\x12\x31\n\tfolder_id\x18\x01 \x01(\tB\x14\xe2\x41\x01\x02\xbaH\rr\x0b\x18@:\x07source-R\x08\x66olderId\x12+\n\x07\x66ile_id\x18\x02 \x01(\tB\x12\xe2\x41\x01\x02\xbaH\x0br\t\x18@:\x05\x66ile-R\x06\x66ileId\x12-\n\x0finclude_content\x18\x03 \x01(\x08\x42\x04\xe2\x41\x01\x01R\x0eincludeContent\"<\n\x0fGetFileResponse\x12)\n\x04\x66ile\x18\x01 \x01(\x0b\x32\x15.letta.memory.v1.FileR\x04\x66ile\"u\n\x13\x44ownloadFileRequest\x12\x31\n\tfolder_id\x18\x01 \x01(\tB\x14\xe2\x41\x01\x02\xbaH\rr\x0b\x18@:\x07source-R\x08\x66olderId\x12+\n\x07\x66ile_id\x18\x02 \x01(\tB\x12\xe2\x41\x01\x02\xbaH\x0br\t\x18@:\x05\x66ile-R\x06\x66ileId\"0\n\x14\x44ownloadFileResponse\x12\x18\n\x07\x63ontent\x18\x01 \x01(\x0cR\x07\x63ontent\"\x9f\x02\n\x10ListFilesRequest\x12\x31\n\tfolder_id\x18\x01 \x01(\tB\x14\xe2\x41\x01\x02\xbaH\rr\x0b\x18@:\x07source-R\x08\x66olderId\x12#\n\x06\x62\x65\x66ore\x18\x02 \x01(\tB\x0b\xe2\x41\x01\x01\xbaH\x04r\x02\x18@R\x06\x62\x65\x66ore\x12!\n\x05\x61\x66ter\x18\x03 \x01(\tB\x0b\xe2\x41\x01\x01\xbaH\x04r\x02\x18@R\x05\x61\x66ter\x12!\n\x05limit\x18\x04 \x01(\x05\x42\x0b\xe2\x41\x01\x01\xbaH\x04\x1a\x02(\x00R\x05limit\x12>\n\x05order\x18\x05 \x01(\x0e\x32\x1a.letta.common.v1.SortOrderB\x0c\xe2\x41\x01\x01\xbaH\x05\x82\x01\x02\x10\x01R\x05order\x12-\n\x0finclude_content\x18\x06 \x01(\x08\x42\x04\xe2\x41\x01\x01R\x0eincludeContent\"@\n\x11ListFilesResponse\x12+\n\x05\x66iles\x18\x01 \x03(\x0b\x32\x15.letta.memory.v1.FileR\x05\x66iles\"s\n\x11\x44\x65leteFileRequest\x12\x31\n\tfolder_id\x18\x01 \x01(\tB\x14\xe2\x41\x01\x02\xbaH\rr\x0b\x18@:\x07source-R\x08\x66olderId\x12+\n\x07\x66ile_id\x18\x02 \x01(\tB\x12\xe2\x41\x01\x02\xbaH\x0br\t\x18@:\x05\x66ile-R\x06\x66ileId\"\x14\n\x12\x44\x65leteFileResponse*\xb1\x01\n\x11\x44uplicateHandling\x12\"\n\x1e\x44UPLICATE_HANDLING_UNSPECIFIED\x10\x00\x12\x1b\n\x17\x44UPLICATE_HANDLING_SKIP\x10\x01\x12\x1c\n\x18\x44UPLICATE_HANDLING_ERROR\x10\x02\x12\x1d\n\x19\x44UPLICATE_HANDLING_SUFFIX\x10\x03\x12\x1e\n\x1a\x44UPLICATE_HANDLING_REPLACE\x10\x04\x32\xa1\x07\n\x0b\x46ileService\x12\xb3\x01\n\nUploadFile\x12\".letta.memory.v1.UploadFileRequest\x1a#.letta.memory.v1.UploadFileResponse\"Z\x82\xd3\xe4\x93\x02T\"\x1e/v1/folders/{folder_id}/upload:\x01*Z)\"\x1e/v1/sources/{folder_id}/upload:\x01*b\x04\x66ileb\x04\x66ile(\x01\x12W\n\tGetUpload\x12!.letta.memory.v1.GetUploadRequest\x1a\".letta.memory.v1.GetUploadResponse\"\x03\x90\x02\x01\x12\xb7\x01\n\x07GetFile\x12\x1f.letta.memory.v1.GetFileRequest\x1a .letta.memory.v1.GetFileResponse\"i\x90\x02\x01\x82\xd3\xe4\x93\x02`\x12\'/v1/folders/{folder_id}/files/{file_id}Z/\x12\'/v1/sources/{folder_id}/files/{file_id}b\x04\x66ileb\x04\x66ile\x12\x62\n\x0c\x44ownloadFile\x12$.letta.memory.v1.DownloadFileRequest\x1a%.letta.memory.v1.DownloadFileResponse\"\x03\x90\x02\x01\x30\x01\x12\xb2\x01\n\tListFiles\x12!.letta.memory.v1.ListFilesRequest\x1a\".letta.memory.v1.ListFilesResponse\"^\x90\x02\x01\xfa\xf3\x18\x03\x38\xe8\x07\x82\xd3\xe4\x93\x02N\x12\x1d/v1/folders/{folder_id}/filesZ&\x12\x1d/v1/sources/{folder_id}/filesb\x05\x66ilesb\x05\x66iles\x12\xaf\x01\n\nDeleteFile\x12\".letta.memory.v1.DeleteFileRequest\x1a#.letta.memory.v1.DeleteFileResponse\"X\x90\x02\x02\xfa\xf3\x18\x03\x08\xcc\x01\x82\xd3\xe4\x93\x02H*!/v1/folders/{folder_id}/{file_id}Z#*!/v1/sources/{folder_id}/{file_id}b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"letta/memory/v1/file_service.proto\x12\x0fletta.memory.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a letta/common/v1/sort_order.proto\x1a\"letta/jsonmap/v1/annotations.proto\x1a$letta/jsonmap/v1/uploaded_file.proto\x1a\x1aletta/memory/v1/file.proto\"\xc7\x03\n\x11UploadFileRequest\x12\x31\n\tfolder_id\x18\x01 \x01(\tB\x14\xe2\x41\x01\x02\xbaH\rr\x0b\x18@:\x07source-R\x08\x66olderId\x12\x44\n\x04\x66ile\x18\x02 \x01(\x0b\x32\x1e.letta.jsonmap.v1.UploadedFileB\x10\xe2\x41\x01\x02\xbaH\x03\xc8\x01\x01\xca\xf3\x18\x02(\x01R\x04\x66ile\x12&\n\x04name\x18\x03 \x01(\tB\x12\xe2\x41\x01\x01\xbaH\x05r\x03\x18\xff\x01\xca\xf3\x18\x02p\x01R\x04name\x12\x65\n\x12\x64uplicate_handling\x18\x04 \x01(\x0e\x32\".letta.memory.v1.DuplicateHandlingB\x12\xe2\x41\x01\x01\xbaH\x05\x82\x01\x02\x10\x01\xca\xf3\x18\x02p\x01R\x11\x64uplicateHandling\x12=\n\x06sha256\x18\x05 \x01(\tB%\xe2\x41\x01\x01\xbaH\x18r\x16\x32\x14^([0-9a-fA-F]{64})?$\xca\xf3\x18\x02p\x01R\x06sha256\x12)\n\x06offset\x18\x06 \x01(\x03\x42\x11\xe2\x41\x01\x01\xbaH\x04\"\x02(\x00\xca\xf3\x18\x02p\x01R\x06offset\x12@\n\nrequest_id\x18\x07 \x01(\tB!\xe2\x41\x01\x01\xbaH\x05r\x03\x18\x80\x01\xca\xf3\x18\x11:\x0fidempotency-keyR\trequestId\"?\n\x12UploadFileResponse\x12)\n\x04\x66ile\x18\x01 \x01(\x0b\x32\x15.letta.memory.v1.FileR\x04\x66ile\"t\n\x10GetUploadRequest\x12\x31\n\tfolder_id\x18\x01 \x01(\tB\x14\xe2\x41\x01\x02\xbaH\rr\x0b\x18@:\x07source-R\x08\x66olderId\x12-\n\nrequest_id\x18\x02 \x01(\tB\x0e\xe2\x41\x01\x02\xbaH\x07r\x05\x10\x01\x18\x80\x01R\trequestId\"S\n\x11GetUploadResponse\x12%\n\x0ereceived_bytes\x18\x01 \x01(\x03R\rreceivedBytes\x12\x17\n\x07\x66ile_id\x18\x02 \x01(\tR\x06\x66ileId\"\x17\n\x15GetFileStorageRequest\"y\n\x16GetFileStorageResponse\x12#\n\nsize_bytes\x18\x01 \x01(\x03\x42\x04\xe2\x41\x01\x03R\tsizeBytes\x12*\n\x0blimit_bytes\x18\x02 \x01(\x03\x42\x04\xe2\x41\x01\x03H\x00R\nlimitBytes\x88\x01\x01\x42\x0e\n\x0c_limit_bytes\"\x9f\x01\n\x0eGetFileRequest\x12\x31\n\tfolder_id\x18\x01 \x01(\tB\x14\xe2\x41\x01\x02\xbaH\rr\x0b\x18@:\x07source-R\x08\x66olderId\x12+\n\x07\x66ile_id\x18\x02 \x01(\tB\x12\xe2\x41\x01\x02\xbaH\x0br\t\x18@:\x05\x66ile-R\x06\x66ileId\x12-\n\x0finclude_content\x18\x03 \x01(\x08\x42\x04\xe2\x41\x01\x01R\x0eincludeContent\"<\n\x0fGetFileResponse\x12)\n\x04\x66ile\x18\x01 \x01(\x0b\x32\x15.letta.memory.v1.FileR\x04\x66ile\"u\n\x13\x44ownloadFileRequest\x12\x31\n\tfolder_id\x18\x01 \x01(\tB\x14\xe2\x41\x01\x02\xbaH\rr\x0b\x18@:\x07source-R\x08\x66olderId\x12+\n\x07\x66ile_id\x18\x02 \x01(\tB\x12\xe2\x41\x01\x02\xbaH\x0br\t\x18@:\x05\x66ile-R\x06\x66ileId\"0\n\x14\x44ownloadFileResponse\x12\x18\n\x07\x63ontent\x18\x01 \x01(\x0cR\x07\x63ontent\"\x9f\x02\n\x10ListFilesRequest\x12\x31\n\tfolder_id\x18\x01 \x01(\tB\x14\xe2\x41\x01\x02\xbaH\rr\x0b\x18@:\x07source-R\x08\x66olderId\x12#\n\x06\x62\x65\x66ore\x18\x02 \x01(\tB\x0b\xe2\x41\x01\x01\xbaH\x04r\x02\x18@R\x06\x62\x65\x66ore\x12!\n\x05\x61\x66ter\x18\x03 \x01(\tB\x0b\xe2\x41\x01\x01\xbaH\x04r\x02\x18@R\x05\x61\x66ter\x12!\n\x05limit\x18\x04 \x01(\x05\x42\x0b\xe2\x41\x01\x01\xbaH\x04\x1a\x02(\x00R\x05limit\x12>\n\x05order\x18\x05 \x01(\x0e\x32\x1a.letta.common.v1.SortOrderB\x0c\xe2\x41\x01\x01\xbaH\x05\x82\x01\x02\x10\x01R\x05order\x12-\n\x0finclude_content\x18\x06 \x01(\x08\x42\x04\xe2\x41\x01\x01R\x0eincludeContent\"@\n\x11ListFilesResponse\x12+\n\x05\x66iles\x18\x01 \x03(\x0b\x32\x15.letta.memory.v1.FileR\x05\x66iles\"s\n\x11\x44\x65leteFileRequest\x12\x31\n\tfolder_id\x18\x01 \x01(\tB\x14\xe2\x41\x01\x02\xbaH\rr\x0b\x18@:\x07source-R\x08\x66olderId\x12+\n\x07\x66ile_id\x18\x02 \x01(\tB\x12\xe2\x41\x01\x02\xbaH\x0br\t\x18@:\x05\x66ile-R\x06\x66ileId\"\x14\n\x12\x44\x65leteFileResponse*\xb1\x01\n\x11\x44uplicateHandling\x12\"\n\x1e\x44UPLICATE_HANDLING_UNSPECIFIED\x10\x00\x12\x1b\n\x17\x44UPLICATE_HANDLING_SKIP\x10\x01\x12\x1c\n\x18\x44UPLICATE_HANDLING_ERROR\x10\x02\x12\x1d\n\x19\x44UPLICATE_HANDLING_SUFFIX\x10\x03\x12\x1e\n\x1a\x44UPLICATE_HANDLING_REPLACE\x10\x04\x32\xa5\x08\n\x0b\x46ileService\x12\xb3\x01\n\nUploadFile\x12\".letta.memory.v1.UploadFileRequest\x1a#.letta.memory.v1.UploadFileResponse\"Z\x82\xd3\xe4\x93\x02T\"\x1e/v1/folders/{folder_id}/upload:\x01*Z)\"\x1e/v1/sources/{folder_id}/upload:\x01*b\x04\x66ileb\x04\x66ile(\x01\x12W\n\tGetUpload\x12!.letta.memory.v1.GetUploadRequest\x1a\".letta.memory.v1.GetUploadResponse\"\x03\x90\x02\x01\x12\x81\x01\n\x0eGetFileStorage\x12&.letta.memory.v1.GetFileStorageRequest\x1a\'.letta.memory.v1.GetFileStorageResponse\"\x1e\x90\x02\x01\x82\xd3\xe4\x93\x02\x15\x12\x13/v1/folders/storage\x12\xb7\x01\n\x07GetFile\x12\x1f.letta.memory.v1.GetFileRequest\x1a .letta.memory.v1.GetFileResponse\"i\x90\x02\x01\x82\xd3\xe4\x93\x02`\x12\'/v1/folders/{folder_id}/files/{file_id}Z/\x12\'/v1/sources/{folder_id}/files/{file_id}b\x04\x66ileb\x04\x66ile\x12\x62\n\x0c\x44ownloadFile\x12$.letta.memory.v1.DownloadFileRequest\x1a%.letta.memory.v1.DownloadFileResponse\"\x03\x90\x02\x01\x30\x01\x12\xb2\x01\n\tListFiles\x12!.letta.memory.v1.ListFilesRequest\x1a\".letta.memory.v1.ListFilesResponse\"^\x90\x02\x01\xfa\xf3\x18\x03\x38\xe8\x07\x82\xd3\xe4\x93\x02N\x12\x1d/v1/folders/{folder_id}/filesZ&\x12\x1d/v1/sources/{folder_id}/filesb\x05\x66ilesb\x05\x66iles\x12\xaf\x01\n\nDeleteFile\x12\".letta.memory.v1.DeleteFileRequest\x1a#.letta.memory.v1.DeleteFileResponse\"X\x90\x02\x02\xfa\xf3\x18\x03\x08\xcc\x01\x82\xd3\xe4\x93\x02H*!/v1/folders/{folder_id}/{file_id}Z#*!/v1/sources/{folder_id}/{file_id}b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -56,6 +56,10 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_GETUPLOADREQUEST'].fields_by_name['folder_id']._serialized_options = b'\342A\001\002\272H\rr\013\030@:\007source-'
   _globals['_GETUPLOADREQUEST'].fields_by_name['request_id']._loaded_options = None
   _globals['_GETUPLOADREQUEST'].fields_by_name['request_id']._serialized_options = b'\342A\001\002\272H\007r\005\020\001\030\200\001'
+  _globals['_GETFILESTORAGERESPONSE'].fields_by_name['size_bytes']._loaded_options = None
+  _globals['_GETFILESTORAGERESPONSE'].fields_by_name['size_bytes']._serialized_options = b'\342A\001\003'
+  _globals['_GETFILESTORAGERESPONSE'].fields_by_name['limit_bytes']._loaded_options = None
+  _globals['_GETFILESTORAGERESPONSE'].fields_by_name['limit_bytes']._serialized_options = b'\342A\001\003'
   _globals['_GETFILEREQUEST'].fields_by_name['folder_id']._loaded_options = None
   _globals['_GETFILEREQUEST'].fields_by_name['folder_id']._serialized_options = b'\342A\001\002\272H\rr\013\030@:\007source-'
   _globals['_GETFILEREQUEST'].fields_by_name['file_id']._loaded_options = None
@@ -86,6 +90,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_FILESERVICE'].methods_by_name['UploadFile']._serialized_options = b'\202\323\344\223\002T\"\036/v1/folders/{folder_id}/upload:\001*Z)\"\036/v1/sources/{folder_id}/upload:\001*b\004fileb\004file'
   _globals['_FILESERVICE'].methods_by_name['GetUpload']._loaded_options = None
   _globals['_FILESERVICE'].methods_by_name['GetUpload']._serialized_options = b'\220\002\001'
+  _globals['_FILESERVICE'].methods_by_name['GetFileStorage']._loaded_options = None
+  _globals['_FILESERVICE'].methods_by_name['GetFileStorage']._serialized_options = b'\220\002\001\202\323\344\223\002\025\022\023/v1/folders/storage'
   _globals['_FILESERVICE'].methods_by_name['GetFile']._loaded_options = None
   _globals['_FILESERVICE'].methods_by_name['GetFile']._serialized_options = b'\220\002\001\202\323\344\223\002`\022\'/v1/folders/{folder_id}/files/{file_id}Z/\022\'/v1/sources/{folder_id}/files/{file_id}b\004fileb\004file'
   _globals['_FILESERVICE'].methods_by_name['DownloadFile']._loaded_options = None
@@ -94,8 +100,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_FILESERVICE'].methods_by_name['ListFiles']._serialized_options = b'\220\002\001\372\363\030\0038\350\007\202\323\344\223\002N\022\035/v1/folders/{folder_id}/filesZ&\022\035/v1/sources/{folder_id}/filesb\005filesb\005files'
   _globals['_FILESERVICE'].methods_by_name['DeleteFile']._loaded_options = None
   _globals['_FILESERVICE'].methods_by_name['DeleteFile']._serialized_options = b'\220\002\002\372\363\030\003\010\314\001\202\323\344\223\002H*!/v1/folders/{folder_id}/{file_id}Z#*!/v1/sources/{folder_id}/{file_id}'
-  _globals['_DUPLICATEHANDLING']._serialized_start=1898
-  _globals['_DUPLICATEHANDLING']._serialized_end=2075
+  _globals['_DUPLICATEHANDLING']._serialized_start=2046
+  _globals['_DUPLICATEHANDLING']._serialized_end=2223
   _globals['_UPLOADFILEREQUEST']._serialized_start=284
   _globals['_UPLOADFILEREQUEST']._serialized_end=739
   _globals['_UPLOADFILERESPONSE']._serialized_start=741
@@ -104,22 +110,26 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_GETUPLOADREQUEST']._serialized_end=922
   _globals['_GETUPLOADRESPONSE']._serialized_start=924
   _globals['_GETUPLOADRESPONSE']._serialized_end=1007
-  _globals['_GETFILEREQUEST']._serialized_start=1010
-  _globals['_GETFILEREQUEST']._serialized_end=1169
-  _globals['_GETFILERESPONSE']._serialized_start=1171
-  _globals['_GETFILERESPONSE']._serialized_end=1231
-  _globals['_DOWNLOADFILEREQUEST']._serialized_start=1233
-  _globals['_DOWNLOADFILEREQUEST']._serialized_end=1350
-  _globals['_DOWNLOADFILERESPONSE']._serialized_start=1352
-  _globals['_DOWNLOADFILERESPONSE']._serialized_end=1400
-  _globals['_LISTFILESREQUEST']._serialized_start=1403
-  _globals['_LISTFILESREQUEST']._serialized_end=1690
-  _globals['_LISTFILESRESPONSE']._serialized_start=1692
-  _globals['_LISTFILESRESPONSE']._serialized_end=1756
-  _globals['_DELETEFILEREQUEST']._serialized_start=1758
-  _globals['_DELETEFILEREQUEST']._serialized_end=1873
-  _globals['_DELETEFILERESPONSE']._serialized_start=1875
-  _globals['_DELETEFILERESPONSE']._serialized_end=1895
-  _globals['_FILESERVICE']._serialized_start=2078
-  _globals['_FILESERVICE']._serialized_end=3007
+  _globals['_GETFILESTORAGEREQUEST']._serialized_start=1009
+  _globals['_GETFILESTORAGEREQUEST']._serialized_end=1032
+  _globals['_GETFILESTORAGERESPONSE']._serialized_start=1034
+  _globals['_GETFILESTORAGERESPONSE']._serialized_end=1155
+  _globals['_GETFILEREQUEST']._serialized_start=1158
+  _globals['_GETFILEREQUEST']._serialized_end=1317
+  _globals['_GETFILERESPONSE']._serialized_start=1319
+  _globals['_GETFILERESPONSE']._serialized_end=1379
+  _globals['_DOWNLOADFILEREQUEST']._serialized_start=1381
+  _globals['_DOWNLOADFILEREQUEST']._serialized_end=1498
+  _globals['_DOWNLOADFILERESPONSE']._serialized_start=1500
+  _globals['_DOWNLOADFILERESPONSE']._serialized_end=1548
+  _globals['_LISTFILESREQUEST']._serialized_start=1551
+  _globals['_LISTFILESREQUEST']._serialized_end=1838
+  _globals['_LISTFILESRESPONSE']._serialized_start=1840
+  _globals['_LISTFILESRESPONSE']._serialized_end=1904
+  _globals['_DELETEFILEREQUEST']._serialized_start=1906
+  _globals['_DELETEFILEREQUEST']._serialized_end=2021
+  _globals['_DELETEFILERESPONSE']._serialized_start=2023
+  _globals['_DELETEFILERESPONSE']._serialized_end=2043
+  _globals['_FILESERVICE']._serialized_start=2226
+  _globals['_FILESERVICE']._serialized_end=3287
 # @@protoc_insertion_point(module_scope)

@@ -45,6 +45,11 @@ class FileServiceStub:
                 request_serializer=letta_dot_memory_dot_v1_dot_file__service__pb2.GetUploadRequest.SerializeToString,
                 response_deserializer=letta_dot_memory_dot_v1_dot_file__service__pb2.GetUploadResponse.FromString,
                 _registered_method=True)
+        self.GetFileStorage = channel.unary_unary(
+                '/letta.memory.v1.FileService/GetFileStorage',
+                request_serializer=letta_dot_memory_dot_v1_dot_file__service__pb2.GetFileStorageRequest.SerializeToString,
+                response_deserializer=letta_dot_memory_dot_v1_dot_file__service__pb2.GetFileStorageResponse.FromString,
+                _registered_method=True)
         self.GetFile = channel.unary_unary(
                 '/letta.memory.v1.FileService/GetFile',
                 request_serializer=letta_dot_memory_dot_v1_dot_file__service__pb2.GetFileRequest.SerializeToString,
@@ -78,7 +83,8 @@ class FileServiceServicer:
 
         What came of an upload with a `request_id` is kept for a day when it breaks off: GetUpload says how much, and the next upload
         with the key goes on at that `offset`. FOLDER_NOT_FOUND; ALREADY_EXISTS when the folder has a file of that name and
-        `duplicate_handling` says so; PAYLOAD_TOO_LARGE above the limit of the deployment, 50 MB unless set; CHECKSUM_MISMATCH when
+        `duplicate_handling` says so; PAYLOAD_TOO_LARGE above the limit of the deployment, 50 MB unless set; STORAGE_EXHAUSTED when the
+        organization would store more than it may, and nothing of it is kept then; CHECKSUM_MISMATCH when
         other bytes came than `sha256` says; UNSUPPORTED_MEDIA_TYPE, before any byte, for pictures, films, sounds and fonts;
         INVALID_ARGUMENT for a name that is a path, and for an offset at which nothing goes on;
         IDEMPOTENCY_CONFLICT when the key is of another upload; STALE_ETAG when another stream goes on with it.
@@ -89,6 +95,13 @@ class FileServiceServicer:
 
     def GetUpload(self, request, context):
         """Says how much of an upload came. FOLDER_NOT_FOUND.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetFileStorage(self, request, context):
+        """Says how many bytes of files the organization stores, and how many it may.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -135,6 +148,11 @@ def add_FileServiceServicer_to_server(servicer, server):
                     servicer.GetUpload,
                     request_deserializer=letta_dot_memory_dot_v1_dot_file__service__pb2.GetUploadRequest.FromString,
                     response_serializer=letta_dot_memory_dot_v1_dot_file__service__pb2.GetUploadResponse.SerializeToString,
+            ),
+            'GetFileStorage': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetFileStorage,
+                    request_deserializer=letta_dot_memory_dot_v1_dot_file__service__pb2.GetFileStorageRequest.FromString,
+                    response_serializer=letta_dot_memory_dot_v1_dot_file__service__pb2.GetFileStorageResponse.SerializeToString,
             ),
             'GetFile': grpc.unary_unary_rpc_method_handler(
                     servicer.GetFile,
@@ -212,6 +230,33 @@ class FileService:
             '/letta.memory.v1.FileService/GetUpload',
             letta_dot_memory_dot_v1_dot_file__service__pb2.GetUploadRequest.SerializeToString,
             letta_dot_memory_dot_v1_dot_file__service__pb2.GetUploadResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetFileStorage(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/letta.memory.v1.FileService/GetFileStorage',
+            letta_dot_memory_dot_v1_dot_file__service__pb2.GetFileStorageRequest.SerializeToString,
+            letta_dot_memory_dot_v1_dot_file__service__pb2.GetFileStorageResponse.FromString,
             options,
             channel_credentials,
             insecure,

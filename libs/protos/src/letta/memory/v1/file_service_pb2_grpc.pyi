@@ -40,13 +40,16 @@ class FileServiceStub:
 
     What came of an upload with a `request_id` is kept for a day when it breaks off: GetUpload says how much, and the next upload
     with the key goes on at that `offset`. FOLDER_NOT_FOUND; ALREADY_EXISTS when the folder has a file of that name and
-    `duplicate_handling` says so; PAYLOAD_TOO_LARGE above the limit of the deployment, 50 MB unless set; CHECKSUM_MISMATCH when
+    `duplicate_handling` says so; PAYLOAD_TOO_LARGE above the limit of the deployment, 50 MB unless set; STORAGE_EXHAUSTED when the
+    organization would store more than it may, and nothing of it is kept then; CHECKSUM_MISMATCH when
     other bytes came than `sha256` says; UNSUPPORTED_MEDIA_TYPE, before any byte, for pictures, films, sounds and fonts;
     INVALID_ARGUMENT for a name that is a path, and for an offset at which nothing goes on;
     IDEMPOTENCY_CONFLICT when the key is of another upload; STALE_ETAG when another stream goes on with it.
     """
     GetUpload: _grpc.UnaryUnaryMultiCallable[_file_service_pb2.GetUploadRequest, _file_service_pb2.GetUploadResponse]
     """Says how much of an upload came. FOLDER_NOT_FOUND."""
+    GetFileStorage: _grpc.UnaryUnaryMultiCallable[_file_service_pb2.GetFileStorageRequest, _file_service_pb2.GetFileStorageResponse]
+    """Says how many bytes of files the organization stores, and how many it may."""
     GetFile: _grpc.UnaryUnaryMultiCallable[_file_service_pb2.GetFileRequest, _file_service_pb2.GetFileResponse]
     """Returns one file. FOLDER_NOT_FOUND, FILE_NOT_FOUND; PAYLOAD_TOO_LARGE when its text was asked for and is larger than an
     answer may be.
@@ -70,13 +73,16 @@ class FileServiceAsyncStub(FileServiceStub):
 
     What came of an upload with a `request_id` is kept for a day when it breaks off: GetUpload says how much, and the next upload
     with the key goes on at that `offset`. FOLDER_NOT_FOUND; ALREADY_EXISTS when the folder has a file of that name and
-    `duplicate_handling` says so; PAYLOAD_TOO_LARGE above the limit of the deployment, 50 MB unless set; CHECKSUM_MISMATCH when
+    `duplicate_handling` says so; PAYLOAD_TOO_LARGE above the limit of the deployment, 50 MB unless set; STORAGE_EXHAUSTED when the
+    organization would store more than it may, and nothing of it is kept then; CHECKSUM_MISMATCH when
     other bytes came than `sha256` says; UNSUPPORTED_MEDIA_TYPE, before any byte, for pictures, films, sounds and fonts;
     INVALID_ARGUMENT for a name that is a path, and for an offset at which nothing goes on;
     IDEMPOTENCY_CONFLICT when the key is of another upload; STALE_ETAG when another stream goes on with it.
     """
     GetUpload: _aio.UnaryUnaryMultiCallable[_file_service_pb2.GetUploadRequest, _file_service_pb2.GetUploadResponse]  # type: ignore[assignment]
     """Says how much of an upload came. FOLDER_NOT_FOUND."""
+    GetFileStorage: _aio.UnaryUnaryMultiCallable[_file_service_pb2.GetFileStorageRequest, _file_service_pb2.GetFileStorageResponse]  # type: ignore[assignment]
+    """Says how many bytes of files the organization stores, and how many it may."""
     GetFile: _aio.UnaryUnaryMultiCallable[_file_service_pb2.GetFileRequest, _file_service_pb2.GetFileResponse]  # type: ignore[assignment]
     """Returns one file. FOLDER_NOT_FOUND, FILE_NOT_FOUND; PAYLOAD_TOO_LARGE when its text was asked for and is larger than an
     answer may be.
@@ -103,7 +109,8 @@ class FileServiceServicer(metaclass=_abc_1.ABCMeta):
 
         What came of an upload with a `request_id` is kept for a day when it breaks off: GetUpload says how much, and the next upload
         with the key goes on at that `offset`. FOLDER_NOT_FOUND; ALREADY_EXISTS when the folder has a file of that name and
-        `duplicate_handling` says so; PAYLOAD_TOO_LARGE above the limit of the deployment, 50 MB unless set; CHECKSUM_MISMATCH when
+        `duplicate_handling` says so; PAYLOAD_TOO_LARGE above the limit of the deployment, 50 MB unless set; STORAGE_EXHAUSTED when the
+        organization would store more than it may, and nothing of it is kept then; CHECKSUM_MISMATCH when
         other bytes came than `sha256` says; UNSUPPORTED_MEDIA_TYPE, before any byte, for pictures, films, sounds and fonts;
         INVALID_ARGUMENT for a name that is a path, and for an offset at which nothing goes on;
         IDEMPOTENCY_CONFLICT when the key is of another upload; STALE_ETAG when another stream goes on with it.
@@ -116,6 +123,14 @@ class FileServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_file_service_pb2.GetUploadResponse, _abc.Awaitable[_file_service_pb2.GetUploadResponse]]:
         """Says how much of an upload came. FOLDER_NOT_FOUND."""
+
+    @_abc_1.abstractmethod
+    def GetFileStorage(
+        self,
+        request: _file_service_pb2.GetFileStorageRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_file_service_pb2.GetFileStorageResponse, _abc.Awaitable[_file_service_pb2.GetFileStorageResponse]]:
+        """Says how many bytes of files the organization stores, and how many it may."""
 
     @_abc_1.abstractmethod
     def GetFile(

@@ -5,10 +5,10 @@ from __future__ import annotations
 import sqlalchemy as sa
 
 from letta.memory.v1.file_pb2 import File
-from letta.memory.v1.file_service_pb2 import GetUploadResponse
+from letta.memory.v1.file_service_pb2 import GetFileStorageResponse, GetUploadResponse
 from letta_common.actor import Actor
 from letta_common.clock import Clock
-from letta_common.errors import AlreadyExists, StaleEtag
+from letta_common.errors import AlreadyExists, StaleEtag, StorageExhausted
 from letta_common.values.repeats import another_request
 from letta_common.values.times import stamp_of
 from letta_memory.domain.uploads import PART_BYTES, Begun, NewUpload
@@ -22,25 +22,29 @@ _BEGIN = "select * from " + call(
     "memory.begin_upload",
     *("org", "user", "folder", "id", "name", "original", "media_type", "token", "anew", "request_hash", "now"),
 )
-_APPEND = f"select {call('memory.append_part', 'org', 'id', 'token', 'offset', 'number', 'part', 'now')}"
+_APPEND = f"select {call('memory.append_part', 'org', 'id', 'token', 'offset', 'number', 'part', 'most', 'now')}"
 _PART = "select t.bytes from memory.file_parts t where t.organization_id = %b and t.file_id = %b and t.number = %b"
 _FINISH = "select * from " + call(
     "memory.finish_upload",
-    *("org", "folder", "id", "token", "name", "duplicates", "number", "rest", "size", "sha256", "now"),
+    *("org", "folder", "id", "token", "name", "duplicates", "number", "rest", "size", "sha256", "most", "now"),
 )
 _CANCEL = (
     "update memory.files f set deleted_at = now() where f.organization_id = %b and f.id = %b and f.lease_id = %b "
     "and f.status = 0 and f.deleted_at is null"
 )
 _NO_FOLDER, _OTHER_REQUEST, _GOING, _DONE = 1, 2, 3, 4
-_LOST, _TAKEN = 2, 3
+_LOST, _TAKEN, _FULL = 2, 3, 4
+_PART_LOST, _PART_FULL = 1, 2
+_STORED = "select s.size_bytes from memory.stored_files s where s.organization_id = %b"
 
 
 class SqlUploadStore:
     """Uploads in PostgreSQL."""
 
-    def __init__(self, db: Database, files: SqlFileStore, clock: Clock) -> None:
+    def __init__(self, db: Database, files: SqlFileStore, clock: Clock, *, most_bytes: int = 0) -> None:
+        """Store with a connection; an organization may store so many bytes, with 0 any number."""
         self._db = db
+        self._most = most_bytes
         self._files = files
         self._clock = clock
 
@@ -79,10 +83,14 @@ class SqlUploadStore:
             "offset": offset,
             "number": offset // PART_BYTES,
             "part": part,
+            "most": self._most,
             "now": self._clock.now(),
         }
-        if not (await self._db.hot(_APPEND, values))[0][0]:
+        status = (await self._db.hot(_APPEND, values))[0][0]
+        if status == _PART_LOST:
             raise _lost()
+        if status == _PART_FULL:
+            raise self._full()
 
     async def get_part(self, actor: Actor, file_id: str, number: int) -> bytes:
         """Return a part that came, from 0."""
@@ -105,6 +113,7 @@ class SqlUploadStore:
             "rest": rest,
             "size": size,
             "sha256": sha256,
+            "most": self._most,
             "now": now,
         }
         status, file_id, name, replaced_id = (await self._db.hot(_FINISH, values))[0]
@@ -112,6 +121,8 @@ class SqlUploadStore:
             raise unknown_folder(new.file.folder_id)
         if status == _LOST:
             raise _lost()
+        if status == _FULL:
+            raise self._full()
         if status == _TAKEN:
             text = (
                 f"the folder has a file {new.file.name} already; choose another name, or another `duplicate_handling`"
@@ -144,6 +155,15 @@ class SqlUploadStore:
         if row is None:
             return GetUploadResponse()
         return GetUploadResponse(received_bytes=row[0], file_id=file_id if row[1] else "")
+
+    async def get_storage(self, actor: Actor) -> GetFileStorageResponse:
+        """Return how many bytes of files the organization stores, and how many it may."""
+        rows = await self._db.hot(_STORED, (actor.organization_id,))
+        return GetFileStorageResponse(size_bytes=rows[0][0] if rows else 0, limit_bytes=self._most or None)
+
+    def _full(self) -> StorageExhausted:
+        text = f"the organization may store {self._most} bytes of files, and this one goes beyond; delete some first"
+        return StorageExhausted(text, limit=str(self._most))
 
 
 def _lost() -> StaleEtag:

@@ -1,11 +1,13 @@
 -- Begins an upload, or takes over one that broke off; anew it forgets what came. Answers the bytes that came. Status 1: no folder,
--- 2: another request has the key, 3: the file of the key is being removed, 4: all came before. Locks: the file.
+-- 2: another request has the key, 3: the file of the key is being removed, 4: all came before. Locks: the file, then
+-- the organization's count.
 create or replace function memory.begin_upload(
   p_org text, p_user text, p_folder text, p_id text, p_name text, p_original text, p_media_type text, p_token text,
   p_anew boolean, p_request_hash bytea, p_now timestamptz
 ) returns table (status smallint, received bigint) language plpgsql as $$
 declare
   f memory.files;
+  freed boolean;
 begin
   perform from memory.folders d
   where d.organization_id = p_org and d.id = p_folder and d.deleted_at is null for key share;
@@ -31,7 +33,9 @@ begin
     return query select 4::smallint, f.size_bytes;
   else
     if p_anew then
-      delete from memory.file_parts t where t.organization_id = p_org and t.file_id = p_id;
+      with gone as (
+        delete from memory.file_parts t where t.organization_id = p_org and t.file_id = p_id returning length(t.bytes) as n)
+      select memory.count_stored(p_org, -sum(n), 0) into freed from gone having count(*) > 0;
       f.size_bytes := 0;
     end if;
     update memory.files t set lease_id = p_token, size_bytes = f.size_bytes, media_type = p_media_type, updated_at = p_now
