@@ -29,6 +29,7 @@ EXCEPTIONS = {
     "passage_purges_system_age": "the cleaner removes what tells repeats of old purges, of every organization",
     "passage_purges_system_waiting": "purges of every organization are brought to their end in turn",
     "folder_losses_system_order": "the agents of every organization that lost their last folder are settled in turn",
+    "loose_objects_system_due": "objects of every organization that belong to no file are removed in turn",
     "search_scopes_system_tasks": "what search keeps of every organization is counted and tidied in turn",
     "conversation_queue_system_approvals": "the cleaner answers overdue requests for approval of every organization",
     "executions_started": "the sweep removes old calls of every organization",

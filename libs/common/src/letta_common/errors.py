@@ -342,4 +342,8 @@ class StorageExhausted(AppError, code=Code.RESOURCE_EXHAUSTED, reason="STORAGE_E
     """The organization would store more bytes of files than it may; delete some."""
 
 
+class LostObject(AppError, code=Code.DATA_LOSS, reason="LOST_OBJECT"):
+    """The bytes of the file are not in the bucket, or are other ones; upload it again."""
+
+
 BY_REASON: dict[str, type[AppError]] = {kind.reason: kind for kind in AppError.__subclasses__()}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import ClassVar, Literal
 
-from pydantic import Field
+from pydantic import Field, SecretStr
 
 from letta_common.process.settings import Settings
 
@@ -34,6 +34,15 @@ class MemorySettings(Settings):
     review_pause_seconds: float = Field(
         default=5.0, gt=0, description="Wait between two looks for what of memory could be better kept."
     )
+    file_bucket: str = Field(
+        default="", description="Bucket that speaks S3 and keeps the bytes of files; empty: the database does."
+    )
+    file_bucket_endpoint: str = Field(default="", description="Address of the bucket's storage; empty: Amazon's.")
+    file_bucket_region: str = Field(default="us-east-1", description="Region of the bucket.")
+    file_bucket_access_key: str = Field(
+        default="", description="Name of the key to the bucket; empty: what the environment gives to Amazon's tools."
+    )
+    file_bucket_secret_key: SecretStr = Field(default=SecretStr(""), description="Secret of the key to the bucket.")
     file_readers: int = Field(default=2, ge=1, le=64, description="Files that this process reads at once.")
     file_pause_seconds: float = Field(
         default=2.0, gt=0, description="Wait between two looks for files to read, and for what is left of deleted ones."

@@ -25,6 +25,7 @@ from letta_common.fair_slots import FairSlots, Shares
 from letta_common.process.periodic import Periodic, stop_all
 from letta_common.values.repeats import Digests
 from letta_documents.extractor import Extractor, ExtractorOptions
+from letta_memory.clients.buckets import BucketOptions, S3Bucket
 from letta_memory.clients.embeddings import EmbeddingClient, NoEmbedder
 from letta_memory.domain.archives import Archives, ArchiveStore
 from letta_memory.domain.block_history.revisions import BlockHistory, BlockHistoryStore
@@ -32,7 +33,7 @@ from letta_memory.domain.block_history.watches import BlockWatches
 from letta_memory.domain.blocks import Blocks, BlockStore
 from letta_memory.domain.contexts import Contexts, ContextStore
 from letta_memory.domain.embeddings import Embedder, Impatient, Indexer, PendingStore
-from letta_memory.domain.files import Files, FileStore
+from letta_memory.domain.files import Bucket, Files, FileStore, ObjectRemover, PartKeeper
 from letta_memory.domain.folders import Folders, FolderStore
 from letta_memory.domain.identities import Identities, IdentityStore
 from letta_memory.domain.ingestion import FileReader, ReadingStore
@@ -69,6 +70,7 @@ from letta_memory.store.contexts import SqlContextStore
 from letta_memory.store.files.files import SqlFileStore
 from letta_memory.store.files.folders import SqlFolderStore
 from letta_memory.store.files.ingestion import SqlReadingStore
+from letta_memory.store.files.parts import BucketParts, RowParts, SqlLooseObjectStore
 from letta_memory.store.files.uploads import SqlUploadStore
 from letta_memory.store.identities import SqlIdentityStore
 from letta_memory.store.messages import SqlMessageStore
@@ -140,7 +142,8 @@ async def reindex(settings: MemorySettings, progress: Callable[[str], None]) -> 
 async def build(settings: MemorySettings, deps: Deps) -> Service:
     """Bring the database up to date, connect to it and return the service."""
     db = await _open(settings)
-    files = SqlFileStore(db)
+    files, bucket = SqlFileStore(db), _bucket(settings)
+    parts: PartKeeper = RowParts() if bucket is None else BucketParts(db, bucket)
     late = LateConversations()
     stores = Stores(
         contexts=SqlContextStore(db, late),
@@ -155,8 +158,8 @@ async def build(settings: MemorySettings, deps: Deps) -> Service:
         folders=SqlFolderStore(db),
         identities=SqlIdentityStore(db),
         files=files,
-        uploads=SqlUploadStore(db, files, deps.clock, most_bytes=settings.organization_file_bytes),
-        reading=SqlReadingStore(db, deps.clock),
+        uploads=SqlUploadStore(db, files, deps.clock, parts, most_bytes=settings.organization_file_bytes),
+        reading=SqlReadingStore(db, deps.clock, parts),
         messages=SqlMessageStore(db),
         pending=SqlPendingStore(db),
         pruning=SqlPruneStore(db),
@@ -167,7 +170,11 @@ async def build(settings: MemorySettings, deps: Deps) -> Service:
         corrections=SqlCorrectionStore(db),
         late=late,
     )
-    return _assembled(stores, settings, deps, db)
+    removing = []
+    if bucket is not None:
+        turn = ObjectRemover(SqlLooseObjectStore(db), bucket).turn
+        removing.append(Periodic("remove objects of no file", turn, settings.file_pause_seconds, at_once=True))
+    return _assembled(stores, settings, deps, db, removing)
 
 
 async def _open(settings: MemorySettings) -> Database:
@@ -177,7 +184,22 @@ async def _open(settings: MemorySettings) -> Database:
     return await Database.open(dsn, schema=SCHEMA, options=options)
 
 
-def _assembled(stores: Stores, settings: MemorySettings, deps: Deps, db: Database) -> Service:
+def _bucket(settings: MemorySettings) -> Bucket | None:
+    """Return the bucket that the settings name. Raises ModuleNotFoundError without the extra `s3`."""
+    if not settings.file_bucket:
+        return None
+    return S3Bucket(
+        BucketOptions(
+            name=settings.file_bucket,
+            endpoint=settings.file_bucket_endpoint,
+            region=settings.file_bucket_region,
+            access_key=settings.file_bucket_access_key,
+            secret_key=settings.file_bucket_secret_key.get_secret_value(),
+        )
+    )
+
+
+def _assembled(stores: Stores, settings: MemorySettings, deps: Deps, db: Database, removing: list[Periodic]) -> Service:
     channel = deps.channels.get("llm_gateway")
     embedder: Embedder = NoEmbedder()
     if channel is not None:
@@ -201,6 +223,7 @@ def _assembled(stores: Stores, settings: MemorySettings, deps: Deps, db: Databas
         Periodic("review what is kept", review.turn, settings.review_pause_seconds),
         Periodic("remove what was deleted", pruner.purge, pause, at_once=True),
         *readers,
+        *removing,
     ]
     if channel is not None:
         batch, looks = settings.embedding_batch, settings.embedding_pause_seconds

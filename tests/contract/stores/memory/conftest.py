@@ -1,4 +1,4 @@
-"""The stores that search needs, with an agent."""
+"""The stores that search needs, with an agent, and what reads files."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
+from letta_documents.extractor import Extractor, ExtractorOptions
 from letta_postgres.db import Database, DatabaseOptions
 from tests.support.searches import SearchStore
 
@@ -17,3 +18,10 @@ async def store(database_url: str) -> AsyncIterator[SearchStore]:
     await made.begin()
     yield made
     await db.close()
+
+
+@pytest.fixture(scope="module")
+async def extractor() -> AsyncIterator[Extractor]:
+    made = Extractor(ExtractorOptions())
+    yield made
+    await made.close()

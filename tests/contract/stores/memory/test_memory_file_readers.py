@@ -25,8 +25,9 @@ from letta_common.values.ids import new_id
 from letta_common.values.paging import Page
 from letta_common.values.repeats import Digests
 from letta_documents.chunks import chunks
-from letta_documents.extractor import Extractor, ExtractorOptions
+from letta_documents.extractor import Extractor
 from letta_memory.clients.embeddings import NoEmbedder
+from letta_memory.domain.files import PartKeeper
 from letta_memory.domain.folders import Folders
 from letta_memory.domain.ingestion import MOST_ATTEMPTS, FileReader, text_pieces
 from letta_memory.domain.pruning import PruneOptions, Pruner
@@ -35,6 +36,7 @@ from letta_memory.store.archives import SqlArchiveStore
 from letta_memory.store.files.files import SqlFileStore
 from letta_memory.store.files.folders import SqlFolderStore
 from letta_memory.store.files.ingestion import SqlReadingStore
+from letta_memory.store.files.parts import RowParts
 from letta_memory.store.files.uploads import SqlUploadStore
 from letta_memory.store.passages import SqlPassageStore
 from letta_memory.store.pruning import SqlPruneStore
@@ -47,12 +49,12 @@ LATER = datetime.now(UTC) + timedelta(days=400)
 class Shelf:
     """Stores of files, and what tests do with them."""
 
-    def __init__(self, db: Database, most_bytes: int = 0) -> None:
+    def __init__(self, db: Database, most_bytes: int = 0, parts: PartKeeper | None = None) -> None:
         clock = SystemClock()
         self.db = db
         self.folders, self.files = SqlFolderStore(db), SqlFileStore(db)
-        self.reading, self.passages = SqlReadingStore(db, clock), SqlPassageStore(db)
-        self.uploading = SqlUploadStore(db, self.files, clock, most_bytes=most_bytes)
+        self.reading, self.passages = SqlReadingStore(db, clock, parts or RowParts()), SqlPassageStore(db)
+        self.uploading = SqlUploadStore(db, self.files, clock, parts or RowParts(), most_bytes=most_bytes)
         self.pruning = SqlPruneStore(db)
         self.pruner = Pruner(self.pruning, clock, PruneOptions())
         self._making = Folders(self.folders, SqlArchiveStore(db), NoEmbedder(), clock)
@@ -102,13 +104,6 @@ async def shelf(databases: Any) -> Any:
     yield Shelf(db)
     await db.close()
     databases.drop(url)
-
-
-@pytest.fixture(scope="module")
-async def extractor() -> Any:
-    made = Extractor(ExtractorOptions())
-    yield made
-    await made.close()
 
 
 def somebody() -> Actor:

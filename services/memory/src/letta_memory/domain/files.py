@@ -1,14 +1,19 @@
-"""Files of folders."""
+"""Files of folders, and where their bytes are: in the database, or in a bucket whose objects are noted there first."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
 from letta.memory.v1.file_pb2 import File
 from letta_common.actor import Actor
 from letta_common.errors import PayloadTooLarge
+from letta_common.process.periodic import Next
 from letta_common.values.paging import Page
 from letta_rpc.page_bytes import MAX_PAGE_BYTES
+
+_CLAIMED_AT_ONCE = 200
 
 
 class FileStore(Protocol):
@@ -84,3 +89,70 @@ class Files:
         await self._store.delete(actor, folder_id, file_id)
         while await self._store.purge(actor.organization_id, file_id):
             pass
+
+
+@dataclass(frozen=True, slots=True)
+class KeptPart:
+    """A part of a file as its row has it: its bytes, or the object that has them."""
+
+    size: int
+    data: bytes | None
+    key: str | None = None
+    sha256: bytes | None = None
+
+
+class Bucket(Protocol):
+    """Storage of objects. Raises ServiceUnavailable when it does not answer."""
+
+    async def put(self, key: str, data: bytes) -> None:
+        """Write an object."""
+        ...
+
+    async def get(self, key: str) -> bytes:
+        """Return the bytes of an object. Raises LostObject when there is none."""
+        ...
+
+    async def delete(self, keys: Sequence[str]) -> None:
+        """Remove objects; those that are not there are no failure."""
+        ...
+
+
+class PartKeeper(Protocol):
+    """Keeps the bytes of the parts of files."""
+
+    async def keep(self, actor: Actor, name: str, data: bytes) -> KeptPart:
+        """Keep the bytes of a part without a row yet, under a name of the organization. Raises ServiceUnavailable."""
+        ...
+
+    async def read(self, part: KeptPart) -> bytes:
+        """Return the bytes of a part. Raises ServiceUnavailable, and LostObject when they are not what was kept."""
+        ...
+
+
+class LooseObjectStore(Protocol):
+    """Which objects belong to no file. These calls span organizations."""
+
+    async def claim(self, most: int) -> list[tuple[str, str]]:
+        """Claim some objects that are to be removed: the organization and the key of each."""
+        ...
+
+    async def forget(self, objects: Sequence[tuple[str, str]]) -> None:
+        """Forget objects that were removed."""
+        ...
+
+
+class ObjectRemover:
+    """Removes objects that belong to no file: of deleted ones, and what those left who died before there was a row."""
+
+    def __init__(self, store: LooseObjectStore, bucket: Bucket) -> None:
+        self._store = store
+        self._bucket = bucket
+
+    async def turn(self) -> Next:
+        """Remove some; there may be more then. Raises ServiceUnavailable: they are removed later."""
+        claimed = await self._store.claim(_CLAIMED_AT_ONCE)
+        if not claimed:
+            return Next.AFTER_A_PAUSE
+        await self._bucket.delete([key for _, key in claimed])
+        await self._store.forget(claimed)
+        return Next.AT_ONCE

@@ -198,6 +198,8 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """The suggestion was decided otherwise before. Example: accepting one that was dismissed."""
     ERROR_REASON_STORAGE_EXHAUSTED: _ErrorReason.ValueType  # 171
     """The organization would store more bytes of files than it may; delete some. Example: an upload of 2 GB where 1 GB is left."""
+    ERROR_REASON_LOST_OBJECT: _ErrorReason.ValueType  # 172
+    """The bytes of the file are not in the bucket, or are other ones; upload it again. Example: an object that somebody removed."""
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Why a call failed: `google.rpc.ErrorInfo.reason`, without the enum prefix, in domain `letta`. `make gen` makes each value
@@ -380,4 +382,6 @@ ERROR_REASON_MEMORY_SUGGESTION_DECIDED: ErrorReason.ValueType  # 170
 """The suggestion was decided otherwise before. Example: accepting one that was dismissed."""
 ERROR_REASON_STORAGE_EXHAUSTED: ErrorReason.ValueType  # 171
 """The organization would store more bytes of files than it may; delete some. Example: an upload of 2 GB where 1 GB is left."""
+ERROR_REASON_LOST_OBJECT: ErrorReason.ValueType  # 172
+"""The bytes of the file are not in the bucket, or are other ones; upload it again. Example: an object that somebody removed."""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

@@ -8,6 +8,7 @@ from letta.memory.v1.file_pb2 import File, FileStatus
 from letta_common.clock import Clock
 from letta_documents.chunks import Chunk
 from letta_documents.documents import Document
+from letta_memory.domain.files import KeptPart, PartKeeper
 from letta_memory.domain.ingestion import Reading, TextPiece, chunk_metadata
 from letta_postgres.db import Database, retry
 from letta_postgres.statements import call
@@ -21,8 +22,8 @@ _RENEW = (
     f"{_OURS} returning 1"
 )
 _PARTS = (
-    "select t.bytes from memory.file_parts t where t.organization_id = %b and t.file_id = %b and t.number >= %b "
-    "and t.number < %b order by t.number"
+    "select t.size_bytes, t.bytes, t.object, t.sha256 from memory.file_parts t "
+    "where t.organization_id = %b and t.file_id = %b and t.number >= %b and t.number < %b order by t.number"
 )
 _TEXTS = (
     "insert into memory.file_texts (organization_id, file_id, number, first_line, text) "
@@ -47,8 +48,9 @@ _FORGET = f"select {call('memory.purge_reading', 'org', 'file')}"
 class SqlReadingStore:
     """Files that are being read, in PostgreSQL."""
 
-    def __init__(self, db: Database, clock: Clock) -> None:
+    def __init__(self, db: Database, clock: Clock, parts: PartKeeper) -> None:
         self._db = db
+        self._parts = parts
         self._clock = clock
 
     async def claim(self, lease_id: str, seconds: float) -> Reading | None:
@@ -72,7 +74,7 @@ class SqlReadingStore:
             rows = await self._db.hot(_PARTS, (org, file_id, len(found), len(found) + _PARTS_AT_ONCE))
             if not rows:
                 break
-            found += [row[0] for row in rows]
+            found += [await self._parts.read(KeptPart(*row)) for row in rows]
         return b"".join(found)
 
     async def forget(self, reading: Reading) -> None:

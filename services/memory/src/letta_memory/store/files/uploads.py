@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import sqlalchemy as sa
 
 from letta.memory.v1.file_pb2 import File
@@ -11,6 +13,7 @@ from letta_common.clock import Clock
 from letta_common.errors import AlreadyExists, StaleEtag, StorageExhausted
 from letta_common.values.repeats import another_request
 from letta_common.values.times import stamp_of
+from letta_memory.domain.files import KeptPart, PartKeeper
 from letta_memory.domain.uploads import PART_BYTES, Begun, NewUpload
 from letta_memory.store.files.files import SqlFileStore, unknown_file
 from letta_memory.store.files.folders import require_folder, unknown_folder
@@ -22,11 +25,18 @@ _BEGIN = "select * from " + call(
     "memory.begin_upload",
     *("org", "user", "folder", "id", "name", "original", "media_type", "token", "anew", "request_hash", "now"),
 )
-_APPEND = f"select {call('memory.append_part', 'org', 'id', 'token', 'offset', 'number', 'part', 'most', 'now')}"
-_PART = "select t.bytes from memory.file_parts t where t.organization_id = %b and t.file_id = %b and t.number = %b"
+_APPEND = "select " + call(
+    "memory.append_part",
+    *("org", "id", "token", "offset", "number", "part", "part_size", "object", "part_sha256", "most", "now"),
+)
+_PART = (
+    "select t.size_bytes, t.bytes, t.object, t.sha256 from memory.file_parts t "
+    "where t.organization_id = %b and t.file_id = %b and t.number = %b"
+)
 _FINISH = "select * from " + call(
     "memory.finish_upload",
-    *("org", "folder", "id", "token", "name", "duplicates", "number", "rest", "size", "sha256", "most", "now"),
+    *("org", "folder", "id", "token", "name", "duplicates", "number", "part", "part_size", "object", "part_sha256"),
+    *("size", "sha256", "most", "now"),
 )
 _CANCEL = (
     "update memory.files f set deleted_at = now() where f.organization_id = %b and f.id = %b and f.lease_id = %b "
@@ -41,9 +51,12 @@ _STORED = "select s.size_bytes from memory.stored_files s where s.organization_i
 class SqlUploadStore:
     """Uploads in PostgreSQL."""
 
-    def __init__(self, db: Database, files: SqlFileStore, clock: Clock, *, most_bytes: int = 0) -> None:
+    def __init__(
+        self, db: Database, files: SqlFileStore, clock: Clock, parts: PartKeeper, *, most_bytes: int = 0
+    ) -> None:
         """Store with a connection; an organization may store so many bytes, with 0 any number."""
         self._db = db
+        self._parts = parts
         self._most = most_bytes
         self._files = files
         self._clock = clock
@@ -76,13 +89,14 @@ class SqlUploadStore:
 
     async def append_part(self, actor: Actor, new: NewUpload, offset: int, part: bytes) -> None:
         """Keep a part."""
+        kept = await self._parts.keep(actor, f"{new.file.id}/{offset // PART_BYTES}", part)
         values = {
             "org": actor.organization_id,
             "id": new.file.id,
             "token": new.token,
             "offset": offset,
             "number": offset // PART_BYTES,
-            "part": part,
+            **_values(kept),
             "most": self._most,
             "now": self._clock.now(),
         }
@@ -97,11 +111,12 @@ class SqlUploadStore:
         rows = await self._db.hot(_PART, (actor.organization_id, file_id, number))
         if not rows:
             raise unknown_file(file_id)
-        return bytes(rows[0][0])
+        return await self._parts.read(KeptPart(*rows[0]))
 
     async def finish(self, actor: Actor, new: NewUpload, size: int, rest: bytes, sha256: bytes) -> tuple[File, str]:
         """Make a file of what came; return it, and the id of the file whose place it took."""
-        now = self._clock.now()
+        now, number = self._clock.now(), (size - len(rest)) // PART_BYTES
+        kept = await self._parts.keep(actor, f"{new.file.id}/{number}", rest) if rest else KeptPart(0, b"")
         values = {
             "org": actor.organization_id,
             "folder": new.file.folder_id,
@@ -109,8 +124,8 @@ class SqlUploadStore:
             "token": new.token,
             "name": new.file.name,
             "duplicates": new.duplicates,
-            "number": (size - len(rest)) // PART_BYTES,
-            "rest": rest,
+            "number": number,
+            **_values(kept),
             "size": size,
             "sha256": sha256,
             "most": self._most,
@@ -164,6 +179,10 @@ class SqlUploadStore:
     def _full(self) -> StorageExhausted:
         text = f"the organization may store {self._most} bytes of files, and this one goes beyond; delete some first"
         return StorageExhausted(text, limit=str(self._most))
+
+
+def _values(kept: KeptPart) -> dict[str, Any]:
+    return {"part": kept.data, "part_size": kept.size, "object": kept.key, "part_sha256": kept.sha256}
 
 
 def _lost() -> StaleEtag:

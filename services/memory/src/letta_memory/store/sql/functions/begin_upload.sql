@@ -7,7 +7,6 @@ create or replace function memory.begin_upload(
 ) returns table (status smallint, received bigint) language plpgsql as $$
 declare
   f memory.files;
-  freed boolean;
 begin
   perform from memory.folders d
   where d.organization_id = p_org and d.id = p_folder and d.deleted_at is null for key share;
@@ -33,9 +32,7 @@ begin
     return query select 4::smallint, f.size_bytes;
   else
     if p_anew then
-      with gone as (
-        delete from memory.file_parts t where t.organization_id = p_org and t.file_id = p_id returning length(t.bytes) as n)
-      select memory.count_stored(p_org, -sum(n), 0) into freed from gone having count(*) > 0;
+      perform memory.forget_parts(p_org, p_id, 2147483647);
       f.size_bytes := 0;
     end if;
     update memory.files t set lease_id = p_token, size_bytes = f.size_bytes, media_type = p_media_type, updated_at = p_now
