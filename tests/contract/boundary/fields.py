@@ -94,7 +94,8 @@ def _single(each: Any, which: int) -> Any:
     if mapping(each).raw:
         return json.dumps({"key": _TEXTS[which]})
     if each.message_type is not None and each.message_type.full_name == "google.protobuf.Duration":
-        return f"{20 + which}s"
+        least = each.GetOptions().Extensions[validate_pb2.field].duration.gte.seconds
+        return f"{least + 20 + which}s"
     if each.message_type is not None:
         return {inner.name: value_of(inner, which) for inner in each.message_type.fields}
     if each.enum_type is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
@@ -21,12 +22,15 @@ from letta.memory.v1 import (
     passage_service_pb2_grpc,
 )
 from letta_common.clock import Clock
+from letta_common.errors import AppError
 from letta_common.fair_slots import FairSlots, Shares
 from letta_common.process.periodic import Periodic, stop_all
 from letta_common.values.repeats import Digests
 from letta_documents.extractor import Extractor, ExtractorOptions
 from letta_memory.clients.buckets import BucketOptions, S3Bucket
 from letta_memory.clients.embeddings import EmbeddingClient, NoEmbedder
+from letta_memory.domain.archival.transfers import Transfers, TransferStore
+from letta_memory.domain.archival.uses import PassageUses
 from letta_memory.domain.archives import Archives, ArchiveStore
 from letta_memory.domain.block_history.revisions import BlockHistory, BlockHistoryStore
 from letta_memory.domain.block_history.watches import BlockWatches
@@ -49,7 +53,6 @@ from letta_memory.domain.review.suggestions import Suggestions, SuggestionStore
 from letta_memory.domain.search.cells import CellMaker, SearchCellStore
 from letta_memory.domain.search.index import LateConversations, SearchIndexStore, SearchKeeper
 from letta_memory.domain.search.rebuilds import SearchRebuild
-from letta_memory.domain.transfers import Transfers, TransferStore
 from letta_memory.domain.uploads import Uploads, UploadStore
 from letta_memory.servicers.agent_files import AgentFileServicer
 from letta_memory.servicers.archives import ArchiveServicer
@@ -63,6 +66,8 @@ from letta_memory.servicers.memory_reviews import MemoryReviewServicer
 from letta_memory.servicers.messages import MessageServicer
 from letta_memory.servicers.passages import PassageServicer
 from letta_memory.settings import MemorySettings
+from letta_memory.store.archival.transfers import SqlTransferStore
+from letta_memory.store.archival.uses import SqlUseStore
 from letta_memory.store.archives import SqlArchiveStore
 from letta_memory.store.block_history.revisions import SqlBlockHistoryStore
 from letta_memory.store.blocks import SqlBlockStore
@@ -86,7 +91,6 @@ from letta_memory.store.review.suggestions import SqlSuggestionStore
 from letta_memory.store.search.cells import SqlSearchCellStore
 from letta_memory.store.search.index import SqlSearchIndexStore
 from letta_memory.store.search.rebuilds import SqlSearchRebuildStore
-from letta_memory.store.transfers import SqlTransferStore
 from letta_postgres.db import Database, DatabaseOptions
 from letta_postgres.migrations import upgrade
 from letta_rpc.service import Deps, Service
@@ -95,6 +99,8 @@ from letta_sandbox.calls import Isolation
 SCHEMA = "memory"
 _SEARCHES = Shares(slots=2, tenant_slots=1, waiting=8, patience=30.0)
 """Searches through texts at once: each takes a core, and as many megabytes as one piece of a text has."""
+_USES_SECONDS = 5.0
+"""Between two writings of which passages were used: what a process that dies may lose."""
 Servicers = tuple[tuple[Callable[[Any, Any], None], object], ...]
 
 
@@ -212,16 +218,14 @@ def _assembled(stores: Stores, settings: MemorySettings, deps: Deps, db: Databas
     readers = [Periodic("read files", reader.turn, pause, at_once=True) for _ in range(settings.file_readers)]
     cells = CellMaker(stores.search_cells)
     keeper = SearchKeeper(stores.search_index, stores.late, cells, embed_messages=settings.embed_messages)
-    reviewers = (
-        PassageReviewer(stores.passage_reviews, deps.clock),
-        CorrectionReviewer(stores.corrections, deps.clock),
-    )
-    review = ReviewKeeper([reviewer.turn for reviewer in reviewers])
+    review = _reviewing(stores, deps.clock)
+    uses = PassageUses(SqlUseStore(db), deps.clock)
     background = [
         Periodic("prune", pruner.prune, settings.prune_seconds),
         Periodic("keep what search reads", keeper.turn, settings.index_pause_seconds),
         Periodic("review what is kept", review.turn, settings.review_pause_seconds),
         Periodic("remove what was deleted", pruner.purge, pause, at_once=True),
+        Periodic("note what is used", uses.flush, _USES_SECONDS),
         *readers,
         *removing,
     ]
@@ -241,6 +245,8 @@ def _assembled(stores: Stores, settings: MemorySettings, deps: Deps, db: Databas
     async def stop() -> None:
         # Before the database is closed, which the work in the background uses.
         await stop_all(background)
+        with suppress(AppError):  # what was used last is lost then, and nothing else
+            await uses.flush()
         await notices.close()
         await extractor.close()
         await db.close()
@@ -251,12 +257,17 @@ def _assembled(stores: Stores, settings: MemorySettings, deps: Deps, db: Databas
 
     return Service(
         name="memory",
-        servicers=_servicers(stores, settings, embedder, deps.clock, wake_readers=wake, watches=watches),
+        servicers=_servicers(stores, settings, embedder, deps.clock, wake_readers=wake, watches=watches, uses=uses),
         start=start,
         drain=watches.drain,
         close=stop,
         alive=db.alive,
     )
+
+
+def _reviewing(stores: Stores, clock: Clock) -> ReviewKeeper:
+    reviewers = (PassageReviewer(stores.passage_reviews, clock), CorrectionReviewer(stores.corrections, clock))
+    return ReviewKeeper([reviewer.turn for reviewer in reviewers])
 
 
 def _servicers(
@@ -267,6 +278,7 @@ def _servicers(
     *,
     wake_readers: Callable[[], None],
     watches: BlockWatches,
+    uses: PassageUses,
 ) -> Servicers:
     digests = Digests(settings.secret())
     contexts = ContextServicer(Contexts(stores.contexts, clock), stores.contexts)
@@ -277,7 +289,7 @@ def _servicers(
     archives = ArchiveServicer(
         Archives(stores.archives, embedder, clock), stores.archives, transfers, stores.transfers, digests
     )
-    passages = Passages(stores.passages, stores.archives, embedder, clock)
+    passages = Passages(stores.passages, stores.archives, embedder, clock, uses)
     purges = Purges(stores.purges, stores.archives, clock)
     folders = FolderServicer(
         Folders(stores.folders, stores.archives, embedder, clock), stores.folders, stores.passages, digests

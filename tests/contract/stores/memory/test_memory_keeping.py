@@ -1,4 +1,4 @@
-"""What archives keep: by age, by number, each text once."""
+"""What archives keep: by age, by number, each text once, and what is used."""
 
 from __future__ import annotations
 
@@ -12,18 +12,21 @@ from letta.memory.v1.archive_pb2 import DEDUPLICATION_SKIP
 from letta.memory.v1.archive_service_pb2 import CreateArchiveRequest
 from letta.memory.v1.passage_service_pb2 import NewPassage, SearchPassagesRequest
 from letta_common.actor import Actor
+from letta_common.errors import DatabaseUnavailable
 from letta_common.values.ids import new_id
 from letta_common.values.paging import Page
 from letta_memory.clients.embeddings import NoEmbedder
+from letta_memory.domain.archival.uses import PassageUses
 from letta_memory.domain.archives import Archives
 from letta_memory.domain.passages import Passages
 from letta_memory.domain.pruning import PruneOptions, Pruner
+from letta_memory.store.archival.uses import SqlUseStore
 from letta_memory.store.archives import SqlArchiveStore
 from letta_memory.store.passages import SqlPassageStore
 from letta_memory.store.pruning import SqlPruneStore
 from letta_postgres.db import Database
 
-DAY = timedelta(seconds=86_400)
+DAY, HOUR = timedelta(seconds=86_400), timedelta(hours=1)
 START = datetime(2026, 1, 1, tzinfo=UTC)
 
 
@@ -47,7 +50,8 @@ class Shelf:
         self.db, self.clock = db, SetClock()
         self.actor = Actor(new_id("org"), "user-ann")
         self.store, self.archives = SqlPassageStore(db), SqlArchiveStore(db)
-        self.passages = Passages(self.store, self.archives, NoEmbedder(), self.clock)
+        self.uses = PassageUses(SqlUseStore(db), self.clock)
+        self.passages = Passages(self.store, self.archives, NoEmbedder(), self.clock, self.uses)
         self.pruning = SqlPruneStore(db)
         self.pruner = Pruner(self.pruning, self.clock, PruneOptions())
         self.rules = Archives(self.archives, NoEmbedder(), self.clock)
@@ -216,3 +220,124 @@ async def test_a_repeated_request_is_answered_as_before_where_texts_are_skipped(
     ]
     assert made[0] == made[1]
     assert list(made[0].repeats) == [1]
+
+
+async def kept(shelf: Shelf, place: str, after: timedelta) -> list[str]:
+    """Return what an archive keeps when the background came by some time after the start."""
+    shelf.clock.time = START + after
+    await shelf.uses.flush()
+    await shelf.pruner.prune()
+    return await shelf.listed(place)
+
+
+async def noted(shelf: Shelf) -> int:
+    statement = "select count(*) from memory.passage_uses where organization_id = %b"
+    [(number,)] = await shelf.db.hot(statement, (shelf.actor.organization_id,))
+    return int(number)
+
+
+async def test_what_no_search_gave_for_so_long_goes_and_the_rest_stays(shelf: Shelf) -> None:
+    place, other = await shelf.archive(unused_after=DAY), await shelf.archive()
+    for each in (place, other):
+        await shelf.write(each, "red one", "blue two")
+    shelf.clock.time = START + 20 * HOUR
+    assert await shelf.found(place, query="red") == ["red one"]
+
+    assert await kept(shelf, place, DAY) == ["blue two", "red one"]
+    assert await kept(shelf, place, 25 * HOUR) == ["red one"]
+    assert await shelf.rows(place) == (1, 1)
+    assert await kept(shelf, place, 44 * HOUR) == ["red one"]
+    assert await kept(shelf, place, 45 * HOUR) == []
+    assert await shelf.listed(other) == ["blue two", "red one"], "off by default"
+    assert await noted(shelf) == 0, "what is gone is not noted any more"
+
+
+async def test_a_search_writes_nothing_and_what_is_behind_it_writes_once(shelf: Shelf) -> None:
+    place, other = await shelf.archive(unused_after=DAY), await shelf.archive()
+    for each in (place, other):
+        await shelf.write(each, "red one", "red two")
+    for _ in range(3):
+        await shelf.found(place, query="red")
+        await shelf.found(other, query="red")
+
+    assert await noted(shelf) == 0
+    assert (await shelf.uses.flush(), await noted(shelf), await shelf.uses.flush()) == (2, 2, 0)
+
+
+async def test_what_a_list_showed_is_used(shelf: Shelf) -> None:
+    place = await shelf.archive(unused_after=DAY)
+    await shelf.write(place, "red one")
+    await shelf.db.hot(
+        "insert into memory.agents (organization_id, id, name) values (%b, 'agent-1', 'Ada')",
+        (shelf.actor.organization_id,),
+    )
+    await shelf.archives.attach(shelf.actor, "agent-1", place)
+    shelf.clock.time = START + 20 * HOUR
+    for page, more in ((Page(limit=10, ascending=True), {}), (Page(limit=10, ascending=True), {"containing": "red"})):
+        shelf.clock.time += HOUR
+        assert len(await shelf.passages.list_of_agent(shelf.actor, "agent-1", page, **more)) == 1
+        assert await shelf.uses.flush() == 1
+
+    assert await kept(shelf, place, 45 * HOUR) == ["red one"]
+    assert await kept(shelf, place, 47 * HOUR) == []
+
+
+async def test_a_text_that_is_written_again_and_skipped_is_used(shelf: Shelf) -> None:
+    place = await shelf.archive(unused_after=DAY, deduplication=DEDUPLICATION_SKIP)
+    await shelf.write(place, "red one")
+    shelf.clock.time = START + 20 * HOUR
+    await shelf.write(place, "red one")
+
+    assert await kept(shelf, place, 25 * HOUR) == ["red one"]
+
+
+async def test_uses_count_from_when_that_is_switched_on(shelf: Shelf) -> None:
+    place = await shelf.archive()
+    await shelf.write(place, "red one")
+    shelf.clock.time = START + 10 * DAY
+    changed = await shelf.rules.update(shelf.actor, place, {"unused_after": DAY})
+    assert changed.unused_after.ToTimedelta() == DAY
+    shelf.clock.time += HOUR
+    await shelf.rules.update(shelf.actor, place, {"unused_after": 2 * DAY})
+
+    assert await kept(shelf, place, 12 * DAY) == ["red one"]
+    assert await kept(shelf, place, 12 * DAY + HOUR) == [], "a change does not begin anew"
+    await shelf.write(place, "red two")
+    await shelf.rules.update(shelf.actor, place, {"unused_after": None})
+    assert await kept(shelf, place, 90 * DAY) == ["red two"]
+
+
+async def test_what_cannot_be_written_is_tried_again(shelf: Shelf) -> None:
+    class Away:
+        down = True
+
+        def __init__(self) -> None:
+            self.got: list[str] = []
+
+        async def note_uses(self, uses: Any) -> set[tuple[str, str]]:
+            if self.down:
+                raise DatabaseUnavailable("away")
+            self.got += [key.passage_id for key in uses]
+            return {(key.organization_id, key.archive_id) for key in uses}
+
+    store = Away()
+    uses = PassageUses(store, shelf.clock)
+    written = await shelf.write(await shelf.archive(), "a", "b")
+    uses.note(written.rows)
+    with pytest.raises(DatabaseUnavailable):
+        await uses.flush()
+    store.down = False
+
+    assert await uses.flush() == 2
+    uses.note(written.rows)
+    assert await uses.flush() == 0, "the archive is known to keep what nobody uses"
+    assert store.got == [row.id for row in written.rows]
+
+
+async def test_uses_of_what_is_gone_are_forgotten(shelf: Shelf) -> None:
+    place = await shelf.archive(unused_after=DAY)
+    written = await shelf.write(place, "a")
+    shelf.uses.note(written.rows)
+    await shelf.store.delete(shelf.actor, place, written.rows[0].id)
+
+    assert (await shelf.uses.flush(), await noted(shelf)) == (1, 0)

@@ -15,10 +15,12 @@ from letta_common.clock import SystemClock
 from letta_common.process.periodic import Next
 from letta_common.values.ids import derived_id, new_id
 from letta_memory.clients.embeddings import NoEmbedder
+from letta_memory.domain.archival.uses import PassageUses
 from letta_memory.domain.archives import Archives
 from letta_memory.domain.passages import Passages
 from letta_memory.domain.pruning import PruneOptions, Pruner
 from letta_memory.domain.purges import Purge, Purges
+from letta_memory.store.archival.uses import SqlUseStore
 from letta_memory.store.archives import SqlArchiveStore
 from letta_memory.store.passages import SqlPassageStore
 from letta_memory.store.pruning import SqlPruneStore
@@ -39,7 +41,7 @@ async def filled(db: Database, number: int) -> tuple[Actor, str, Any]:
     """Make an archive with passages of one run."""
     actor, archives = Actor(new_id("org"), "user-ann"), SqlArchiveStore(db)
     made = await Archives(archives, NoEmbedder(), CLOCK).create(actor, CreateArchiveRequest(name="a"), b"")
-    passages = Passages(SqlPassageStore(db), archives, NoEmbedder(), CLOCK)
+    passages = Passages(SqlPassageStore(db), archives, NoEmbedder(), CLOCK, PassageUses(SqlUseStore(db), CLOCK))
     new = [NewPassage(text=f"text {n}", origin=PassageOrigin(run_id="run-1")) for n in range(number)]
     await passages.create(actor, made.id, new, request_id="", request_hash=b"")
     return actor, made.id, passages

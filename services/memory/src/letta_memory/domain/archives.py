@@ -118,6 +118,7 @@ class Archives:
             metadata=request.metadata,
             max_age=request.max_age if request.HasField("max_age") else None,
             max_passages=request.max_passages if request.HasField("max_passages") else None,
+            unused_after=request.unused_after if request.HasField("unused_after") else None,
             deduplication=request.deduplication if request.HasField("deduplication") else None,
             created_by_id=actor.user_id,
             last_updated_by_id=actor.user_id,

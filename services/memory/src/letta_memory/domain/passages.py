@@ -25,6 +25,7 @@ from letta_common.errors import AppError, InvalidArgument
 from letta_common.values.ids import derived_id, new_id
 from letta_common.values.paging import Page
 from letta_common.values.times import stamp_of, time_of
+from letta_memory.domain.archival.uses import PassageUses
 from letta_memory.domain.archives import ArchiveStore
 from letta_memory.domain.embeddings import Embedder
 
@@ -108,11 +109,14 @@ class PassageStore(Protocol):
 class Passages:
     """Operations on passages."""
 
-    def __init__(self, store: PassageStore, archives: ArchiveStore, embedder: Embedder, clock: Clock) -> None:
+    def __init__(
+        self, store: PassageStore, archives: ArchiveStore, embedder: Embedder, clock: Clock, uses: PassageUses
+    ) -> None:
         self._store = store
         self._archives = archives
         self._embedder = embedder
         self._clock = clock
+        self._uses = uses
         # Which embedder an archive was last seen to use, so that a write needs no look first.
         self._embedders: LRUCache[tuple[str, PassageScope], str] = LRUCache(_REMEMBERED)
 
@@ -153,12 +157,16 @@ class Passages:
         now = self._clock.now()
         first = not (containing or page.before or page.after)
         if first and (found := await self._store.first_of_agent(actor, agent_id, page, now=now)):
+            self._uses.note(found)
             return found
         archive = await self._archives.find_of_agent(actor, agent_id)
         if archive is None:
             # Also without passages, so that a cursor that nobody gave out is refused.
             return page.slice([], key=lambda passage: (time_of(passage.created_at), passage.id))
-        return await self._store.list_passages(actor, archive.id, page, containing=containing, now=now)
+        listed = await self._store.list_passages(actor, archive.id, page, containing=containing, now=now)
+        if archive.HasField("unused_after"):
+            self._uses.note(listed)
+        return listed
 
     async def search(
         self, actor: Actor, query: SearchPassagesRequest, *, embeddings: bool = True
@@ -174,7 +182,10 @@ class Passages:
         questions = [question for question in asked if question]
         ids = [archive.id for archive in archives]
         now = self._clock.now()
-        return await self._store.search(actor, ids, query, questions, embeddings=embeddings, now=now)
+        hits = await self._store.search(actor, ids, query, questions, embeddings=embeddings, now=now)
+        if any(archive.HasField("unused_after") for archive in archives):
+            self._uses.note(hit.passage for hit in hits)
+        return hits
 
     async def _searched(self, actor: Actor, query: SearchPassagesRequest) -> list[Archive]:
         """Return the archives that a search names; none where it names an agent without one."""
@@ -215,6 +226,7 @@ class Passages:
         told = request_hash if request_id else b""
         written = await self._store.create(actor, place, passages, embedder=embedded.model, request_hash=told, now=now)
         self._embedders[actor.organization_id, place] = written.embedder
+        self._uses.note(written.rows[number] for number in written.repeats)
         return written
 
     def _id(self, actor: Actor, place: PassageScope, request_id: str, number: int) -> str:

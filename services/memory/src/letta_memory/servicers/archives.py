@@ -13,8 +13,8 @@ from letta.memory.v1 import archive_service_pb2_grpc
 from letta_common.actor import current_actor
 from letta_common.values.paging import Page
 from letta_common.values.repeats import Digests
+from letta_memory.domain.archival.transfers import Transfers, TransferStore
 from letta_memory.domain.archives import Archives, ArchiveStore
-from letta_memory.domain.transfers import Transfers, TransferStore
 from letta_rpc.masks import changed_values
 
 Call = grpc.aio.ServicerContext[Any, Any]

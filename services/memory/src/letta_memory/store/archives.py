@@ -35,6 +35,7 @@ _NAMES = (
     "max_age",
     "max_passages",
     "deduplication",
+    "unused_after",
 )
 _EMBEDDERS = (archives.c.former_embedders, archives.c.embedder, archives.c.dimensions)
 _COLUMNS = [*(archives.c[name] for name in _NAMES), *_EMBEDDERS]
@@ -96,6 +97,8 @@ class SqlArchiveStore:
             "max_age": archive.max_age.ToTimedelta() if archive.HasField("max_age") else None,
             "max_passages": archive.max_passages if archive.HasField("max_passages") else None,
             "deduplication": archive.deduplication if archive.HasField("deduplication") else None,
+            "unused_after": archive.unused_after.ToTimedelta() if archive.HasField("unused_after") else None,
+            "uses_since": time_of(archive.created_at),
             "request_hash": request_hash or None,
         }
         made = insert(archives).values(**values).on_conflict_do_nothing()
@@ -162,6 +165,9 @@ class SqlArchiveStore:
     async def update(self, actor: Actor, archive_id: str, changes: Mapping[str, Any]) -> Archive:
         """Change some fields."""
         plain = {name: value.ToTimedelta() if isinstance(value, Duration) else value for name, value in changes.items()}
+        if plain.get("unused_after") is not None:
+            counted = archives.c.unused_after.is_not(None)
+            plain["uses_since"] = sa.case((counted, archives.c.uses_since), else_=plain["updated_at"])
         change = (
             sa.update(archives).where(_mine(actor), archives.c.id == archive_id).values(**plain).returning(*_COLUMNS)
         )

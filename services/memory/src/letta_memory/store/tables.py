@@ -68,6 +68,8 @@ archives = sa.Table(
     sa.Column("of_folder", sa.Boolean),
     sa.Column("max_age", sa.Interval),
     sa.Column("max_passages", sa.BigInteger),
+    sa.Column("unused_after", sa.Interval),
+    sa.Column("uses_since", _TIME),
     sa.Column("deduplication", sa.SmallInteger),
     sa.Column("former_embedders", ARRAY(sa.Text)),
     sa.Column("failure", sa.Text),

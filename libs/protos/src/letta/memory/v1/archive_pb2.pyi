@@ -101,6 +101,7 @@ class Archive(_message.Message):
     MAX_PASSAGES_FIELD_NUMBER: _builtins.int
     DEDUPLICATION_FIELD_NUMBER: _builtins.int
     FORMER_EMBEDDINGS_FIELD_NUMBER: _builtins.int
+    UNUSED_AFTER_FIELD_NUMBER: _builtins.int
     created_by_id: _builtins.str
     """User that made it. Output only."""
     last_updated_by_id: _builtins.str
@@ -143,6 +144,13 @@ class Archive(_message.Message):
     def former_embeddings(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Handles of former embedders, whose vectors serve until all passages have new ones. Output only."""
 
+    @_builtins.property
+    def unused_after(self) -> _duration_pb2.Duration:
+        """How long a passage is kept that nobody uses: one that no search gave and no list showed for so long, from its writing on, is removed in
+        the background. Absent: for ever. At least an hour. Uses count from when this is set; one of the last seconds before a process
+        dies may be lost.
+        """
+
     def __init__(
         self,
         *,
@@ -160,10 +168,11 @@ class Archive(_message.Message):
         max_passages: _builtins.int | None = ...,
         deduplication: Global___Deduplication.ValueType | None = ...,
         former_embeddings: _abc.Iterable[_builtins.str] | None = ...,
+        unused_after: _duration_pb2.Duration | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_created_by_id", b"_created_by_id", "_deduplication", b"_deduplication", "_description", b"_description", "_last_updated_by_id", b"_last_updated_by_id", "_max_passages", b"_max_passages", "created_at", b"created_at", "created_by_id", b"created_by_id", "deduplication", b"deduplication", "description", b"description", "embedding_config", b"embedding_config", "last_updated_by_id", b"last_updated_by_id", "max_age", b"max_age", "max_passages", b"max_passages", "updated_at", b"updated_at"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_created_by_id", b"_created_by_id", "_deduplication", b"_deduplication", "_description", b"_description", "_last_updated_by_id", b"_last_updated_by_id", "_max_passages", b"_max_passages", "created_at", b"created_at", "created_by_id", b"created_by_id", "deduplication", b"deduplication", "description", b"description", "embedding_config", b"embedding_config", "last_updated_by_id", b"last_updated_by_id", "max_age", b"max_age", "max_passages", b"max_passages", "unused_after", b"unused_after", "updated_at", b"updated_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_created_by_id", b"_created_by_id", "_deduplication", b"_deduplication", "_description", b"_description", "_last_updated_by_id", b"_last_updated_by_id", "_max_passages", b"_max_passages", "created_at", b"created_at", "created_by_id", b"created_by_id", "deduplication", b"deduplication", "description", b"description", "embedding_config", b"embedding_config", "former_embeddings", b"former_embeddings", "id", b"id", "last_updated_by_id", b"last_updated_by_id", "max_age", b"max_age", "max_passages", b"max_passages", "metadata", b"metadata", "name", b"name", "organization_id", b"organization_id", "updated_at", b"updated_at"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_created_by_id", b"_created_by_id", "_deduplication", b"_deduplication", "_description", b"_description", "_last_updated_by_id", b"_last_updated_by_id", "_max_passages", b"_max_passages", "created_at", b"created_at", "created_by_id", b"created_by_id", "deduplication", b"deduplication", "description", b"description", "embedding_config", b"embedding_config", "former_embeddings", b"former_embeddings", "id", b"id", "last_updated_by_id", b"last_updated_by_id", "max_age", b"max_age", "max_passages", b"max_passages", "metadata", b"metadata", "name", b"name", "organization_id", b"organization_id", "unused_after", b"unused_after", "updated_at", b"updated_at"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__created_by_id: _TypeAlias = _typing.Literal["created_by_id"]  # noqa: Y015
     _WhichOneofArgType__created_by_id: _TypeAlias = _typing.Literal["_created_by_id", b"_created_by_id"]  # noqa: Y015

@@ -39,6 +39,7 @@ class CreateArchiveRequest(_message.Message):
     MAX_AGE_FIELD_NUMBER: _builtins.int
     MAX_PASSAGES_FIELD_NUMBER: _builtins.int
     DEDUPLICATION_FIELD_NUMBER: _builtins.int
+    UNUSED_AFTER_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Name."""
     description: _builtins.str
@@ -63,6 +64,10 @@ class CreateArchiveRequest(_message.Message):
     def max_age(self) -> _duration_pb2.Duration:
         """How long passages are kept from their `created_at` on. Absent: for ever."""
 
+    @_builtins.property
+    def unused_after(self) -> _duration_pb2.Duration:
+        """How long a passage is kept that no search gave and no list showed. Absent: for ever. At least an hour."""
+
     def __init__(
         self,
         *,
@@ -75,10 +80,11 @@ class CreateArchiveRequest(_message.Message):
         max_age: _duration_pb2.Duration | None = ...,
         max_passages: _builtins.int | None = ...,
         deduplication: _archive_pb2_1.Deduplication.ValueType | None = ...,
+        unused_after: _duration_pb2.Duration | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_deduplication", b"_deduplication", "_description", b"_description", "_max_passages", b"_max_passages", "compat", b"compat", "deduplication", b"deduplication", "description", b"description", "max_age", b"max_age", "max_passages", b"max_passages"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_deduplication", b"_deduplication", "_description", b"_description", "_max_passages", b"_max_passages", "compat", b"compat", "deduplication", b"deduplication", "description", b"description", "max_age", b"max_age", "max_passages", b"max_passages", "unused_after", b"unused_after"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_deduplication", b"_deduplication", "_description", b"_description", "_max_passages", b"_max_passages", "compat", b"compat", "deduplication", b"deduplication", "description", b"description", "embedding", b"embedding", "max_age", b"max_age", "max_passages", b"max_passages", "metadata", b"metadata", "name", b"name", "request_id", b"request_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_deduplication", b"_deduplication", "_description", b"_description", "_max_passages", b"_max_passages", "compat", b"compat", "deduplication", b"deduplication", "description", b"description", "embedding", b"embedding", "max_age", b"max_age", "max_passages", b"max_passages", "metadata", b"metadata", "name", b"name", "request_id", b"request_id", "unused_after", b"unused_after"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__deduplication: _TypeAlias = _typing.Literal["deduplication"]  # noqa: Y015
     _WhichOneofArgType__deduplication: _TypeAlias = _typing.Literal["_deduplication", b"_deduplication"]  # noqa: Y015

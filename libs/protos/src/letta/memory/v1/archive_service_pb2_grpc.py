@@ -133,7 +133,7 @@ class ArchiveServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def UpdateArchive(self, request, context):
-        """Changes what the mask names: `name`, `description`, `metadata`, `max_age`, `max_passages`, `deduplication`.
+        """Changes what the mask names: `name`, `description`, `metadata`, `max_age`, `max_passages`, `unused_after`, `deduplication`.
         ARCHIVE_NOT_FOUND.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)

@@ -40,7 +40,7 @@ class ArchiveServiceStub:
     ListArchives: _grpc.UnaryUnaryMultiCallable[_archive_service_pb2.ListArchivesRequest, _archive_service_pb2.ListArchivesResponse]
     """Lists archives, newest first. CURSOR_NOT_FOUND when a cursor never was in the list."""
     UpdateArchive: _grpc.UnaryUnaryMultiCallable[_archive_service_pb2.UpdateArchiveRequest, _archive_service_pb2.UpdateArchiveResponse]
-    """Changes what the mask names: `name`, `description`, `metadata`, `max_age`, `max_passages`, `deduplication`.
+    """Changes what the mask names: `name`, `description`, `metadata`, `max_age`, `max_passages`, `unused_after`, `deduplication`.
     ARCHIVE_NOT_FOUND.
     """
     DeleteArchive: _grpc.UnaryUnaryMultiCallable[_archive_service_pb2.DeleteArchiveRequest, _archive_service_pb2.DeleteArchiveResponse]
@@ -90,7 +90,7 @@ class ArchiveServiceAsyncStub(ArchiveServiceStub):
     ListArchives: _aio.UnaryUnaryMultiCallable[_archive_service_pb2.ListArchivesRequest, _archive_service_pb2.ListArchivesResponse]  # type: ignore[assignment]
     """Lists archives, newest first. CURSOR_NOT_FOUND when a cursor never was in the list."""
     UpdateArchive: _aio.UnaryUnaryMultiCallable[_archive_service_pb2.UpdateArchiveRequest, _archive_service_pb2.UpdateArchiveResponse]  # type: ignore[assignment]
-    """Changes what the mask names: `name`, `description`, `metadata`, `max_age`, `max_passages`, `deduplication`.
+    """Changes what the mask names: `name`, `description`, `metadata`, `max_age`, `max_passages`, `unused_after`, `deduplication`.
     ARCHIVE_NOT_FOUND.
     """
     DeleteArchive: _aio.UnaryUnaryMultiCallable[_archive_service_pb2.DeleteArchiveRequest, _archive_service_pb2.DeleteArchiveResponse]  # type: ignore[assignment]
@@ -161,7 +161,7 @@ class ArchiveServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _archive_service_pb2.UpdateArchiveRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_archive_service_pb2.UpdateArchiveResponse, _abc.Awaitable[_archive_service_pb2.UpdateArchiveResponse]]:
-        """Changes what the mask names: `name`, `description`, `metadata`, `max_age`, `max_passages`, `deduplication`.
+        """Changes what the mask names: `name`, `description`, `metadata`, `max_age`, `max_passages`, `unused_after`, `deduplication`.
         ARCHIVE_NOT_FOUND.
         """
 

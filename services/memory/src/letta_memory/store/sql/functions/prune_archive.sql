@@ -9,7 +9,7 @@ declare
   ids text[];
 begin
   select * into a from memory.archives x
-  where (x.max_age is not null or x.max_passages is not null) and (x.pruned_at is null or x.pruned_at < p_now)
+  where (x.max_age is not null or x.max_passages is not null or x.unused_after is not null) and (x.pruned_at is null or x.pruned_at < p_now)
   order by x.pruned_at nulls first limit 1 for no key update skip locked;
   if a.id is null then
     return null;
@@ -22,6 +22,14 @@ begin
     union
     (select p.id from memory.passages p
      where p.organization_id = a.organization_id and p.archive_id = a.id and p.place < first_place limit p_most)
+    union
+    (select p.id from memory.passages p
+     where p.organization_id = a.organization_id and p.archive_id = a.id
+       and a.uses_since < p_now - a.unused_after and p.updated_at < p_now - a.unused_after and not exists (
+         select from memory.passage_uses u
+         where u.organization_id = p.organization_id and u.archive_id = p.archive_id and u.passage_id = p.id
+           and u.used_at >= p_now - a.unused_after)
+     limit p_most)
     limit p_most);
   if cardinality(ids) < p_most then
     update memory.archives x set pruned_at = p_now where x.organization_id = a.organization_id and x.id = a.id;

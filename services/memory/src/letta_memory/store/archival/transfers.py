@@ -13,7 +13,7 @@ from letta.memory.v1.passage_pb2 import PassageRecord
 from letta_common.actor import Actor
 from letta_common.errors import ArchiveNotFound, InvalidArgument, StaleEtag
 from letta_common.values.times import time_of
-from letta_memory.domain.transfers import PassageImport
+from letta_memory.domain.archival.transfers import PassageImport
 from letta_memory.store.passages import ORIGINS, VECTOR, components_of, origin_of, origin_text
 from letta_postgres.db import Database, retry
 from letta_postgres.statements import call

@@ -1,0 +1,1 @@
+"""Archives that travel, and what is used of them, in PostgreSQL."""
