@@ -119,6 +119,24 @@ async def test_cancelled_work_gives_its_connection_back(db):
         assert (await tx.execute(sa.text("select 1"))).scalar_one() == 1
 
 
+async def test_a_connection_that_is_not_finished_is_closed(databases, monkeypatch):
+    dsn = databases.clone(("memory",))
+    made, asked = [], asyncio.Event()
+
+    async def fetch(conn, name):
+        made.append(conn)
+        asked.set()
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr("letta_postgres.db.TypeInfo.fetch", fetch)
+    opening = asyncio.create_task(Database.open(dsn, schema="memory"))
+    await asked.wait()
+    opening.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await opening
+    assert [conn.closed for conn in made] == [True]
+
+
 async def test_violations_name_their_constraint(db):
     await db.hot("insert into thing.things values ('a', 1)")
     with pytest.raises(UniqueViolation) as caught:

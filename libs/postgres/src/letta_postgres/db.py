@@ -153,7 +153,11 @@ class Database:
             self._conninfo, autocommit=True, prepare_threshold=5 if self._options.prepared else None
         )
         if self._halfvec is None:
-            self._halfvec = await TypeInfo.fetch(conn, "extensions.halfvec")
+            try:
+                self._halfvec = await TypeInfo.fetch(conn, "extensions.halfvec")
+            except BaseException:
+                await conn.close()  # nobody else knows of it, also when who asked for it goes away meanwhile
+                raise
         if self._halfvec is not None:
             # Its number differs from database to database, as it comes with an extension; it is asked for once.
             register_halfvec_info(conn, self._halfvec)
@@ -164,7 +168,11 @@ class Database:
 
     async def _lend(self) -> PooledConnection:
         conn = await self._pool.take()
-        await conn.set_autocommit(False)
+        try:
+            await conn.set_autocommit(False)
+        except BaseException:
+            await conn.close()
+            raise
         return conn
 
 

@@ -147,8 +147,9 @@ async def reindex(settings: MemorySettings, progress: Callable[[str], None]) -> 
 
 async def build(settings: MemorySettings, deps: Deps) -> Service:
     """Bring the database up to date, connect to it and return the service."""
+    bucket = _bucket(settings)  # first, as it may not be there to be had
     db = await _open(settings)
-    files, bucket = SqlFileStore(db), _bucket(settings)
+    files = SqlFileStore(db)
     parts: PartKeeper = RowParts() if bucket is None else BucketParts(db, bucket)
     late = LateConversations()
     stores = Stores(
