@@ -6,7 +6,6 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any
 
 from letta.memory.v1 import (
     agent_file_service_pb2_grpc,
@@ -93,7 +92,7 @@ from letta_memory.store.search.index import SqlSearchIndexStore
 from letta_memory.store.search.rebuilds import SqlSearchRebuildStore
 from letta_postgres.db import Database, DatabaseOptions
 from letta_postgres.migrations import upgrade
-from letta_rpc.service import Deps, Service
+from letta_rpc.service import Deps, Service, Servicer
 from letta_sandbox.calls import Isolation
 
 SCHEMA = "memory"
@@ -101,7 +100,6 @@ _SEARCHES = Shares(slots=2, tenant_slots=1, waiting=8, patience=30.0)
 """Searches through texts at once: each takes a core, and as many megabytes as one piece of a text has."""
 _USES_SECONDS = 5.0
 """Between two writings of which passages were used: what a process that dies may lose."""
-Servicers = tuple[tuple[Callable[[Any, Any], None], object], ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -280,7 +278,7 @@ def _servicers(
     wake_readers: Callable[[], None],
     watches: BlockWatches,
     uses: PassageUses,
-) -> Servicers:
+) -> tuple[Servicer, ...]:
     digests = Digests(settings.secret())
     contexts = ContextServicer(Contexts(stores.contexts, clock), stores.contexts)
     rules = Blocks(stores.blocks, clock)

@@ -9,6 +9,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from letta.llm.v1 import budget_pb2
 from letta.llm.v1 import budget_service_pb2 as bud
+from letta.llm.v1 import embedding_service_pb2 as emb
 from letta.llm.v1 import generation_service_pb2 as gen
 from letta.llm.v1 import model_service_pb2 as mod
 from letta.llm.v1 import usage_service_pb2 as pb
@@ -225,6 +226,19 @@ async def test_a_budget_that_warns_lets_pass(gateway):
     await set_budget(gateway, 0, action=budget_pb2.BUDGET_ACTION_WARN)
 
     await generate(gateway)
+
+
+async def test_a_spent_budget_refuses_a_caller_vectors_and_memory_none(gateway, openai):
+    made = await set_budget(gateway, 0)
+    asked = emb.CreateEmbeddingsRequest(model="openai/text-embedding-3-small", text="How much is it?")
+    with pytest.raises(BudgetExceeded) as caught:
+        await gateway.embeddings.CreateEmbeddings(asked, timeout=30)
+    assert caught.value.metadata["budget_id"] == made.id
+    assert not [request for request in openai.requests if request.path.endswith("/embeddings")]
+    await gateway.embeddings.Embed(emb.EmbedRequest(model=asked.model, texts=[asked.text]), timeout=30)
+
+    await set_budget(gateway, 10 * COST)
+    assert (await gateway.embeddings.CreateEmbeddings(asked, timeout=30)).data[0].numbers.values
 
 
 async def test_many_callers_at_once_stay_within_the_overshoot(gateway, openai):

@@ -34,7 +34,7 @@ class EmbeddingServicer(embedding_service_pb2_grpc.EmbeddingServiceServicer):
         self, request: pb.CreateEmbeddingsRequest, context: _Context
     ) -> pb.CreateEmbeddingsResponse:
         texts = request.texts.texts if request.HasField("texts") else [request.text]
-        made = await self._embeddings.embed(current_actor(), request.model, texts)
+        made = await self._embeddings.embed(current_actor(), request.model, texts, within_budget=True)
         dimensions = len(made.vectors[0])
         if request.HasField("dimensions") and request.dimensions != dimensions:
             raise InvalidArgument(f"{made.model} has {dimensions} dimensions", field="dimensions")

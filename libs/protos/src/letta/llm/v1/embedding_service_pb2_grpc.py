@@ -60,7 +60,8 @@ class EmbeddingServiceServicer:
 
     def CreateEmbeddings(self, request, context):
         """Embeds texts for a caller from outside, in the words of OpenAI's embeddings. MODEL_NOT_FOUND for an unknown handle;
-        INVALID_ARGUMENT for a number of dimensions that the model does not have; LLM_UNAVAILABLE when the embedder cannot be reached.
+        INVALID_ARGUMENT for a number of dimensions that the model does not have; LLM_UNAVAILABLE when the embedder cannot be reached;
+        BUDGET_EXCEEDED where a budget of the caller is spent.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

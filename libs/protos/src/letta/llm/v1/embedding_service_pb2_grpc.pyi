@@ -37,7 +37,8 @@ class EmbeddingServiceStub:
     """Embeds texts. MODEL_NOT_FOUND for an unknown handle; LLM_UNAVAILABLE when the embedder cannot be reached."""
     CreateEmbeddings: _grpc.UnaryUnaryMultiCallable[_embedding_service_pb2.CreateEmbeddingsRequest, _embedding_service_pb2.CreateEmbeddingsResponse]
     """Embeds texts for a caller from outside, in the words of OpenAI's embeddings. MODEL_NOT_FOUND for an unknown handle;
-    INVALID_ARGUMENT for a number of dimensions that the model does not have; LLM_UNAVAILABLE when the embedder cannot be reached.
+    INVALID_ARGUMENT for a number of dimensions that the model does not have; LLM_UNAVAILABLE when the embedder cannot be reached;
+    BUDGET_EXCEEDED where a budget of the caller is spent.
     """
 
 @_typing.type_check_only
@@ -49,7 +50,8 @@ class EmbeddingServiceAsyncStub(EmbeddingServiceStub):
     """Embeds texts. MODEL_NOT_FOUND for an unknown handle; LLM_UNAVAILABLE when the embedder cannot be reached."""
     CreateEmbeddings: _aio.UnaryUnaryMultiCallable[_embedding_service_pb2.CreateEmbeddingsRequest, _embedding_service_pb2.CreateEmbeddingsResponse]  # type: ignore[assignment]
     """Embeds texts for a caller from outside, in the words of OpenAI's embeddings. MODEL_NOT_FOUND for an unknown handle;
-    INVALID_ARGUMENT for a number of dimensions that the model does not have; LLM_UNAVAILABLE when the embedder cannot be reached.
+    INVALID_ARGUMENT for a number of dimensions that the model does not have; LLM_UNAVAILABLE when the embedder cannot be reached;
+    BUDGET_EXCEEDED where a budget of the caller is spent.
     """
 
 class EmbeddingServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -70,7 +72,8 @@ class EmbeddingServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_embedding_service_pb2.CreateEmbeddingsResponse, _abc.Awaitable[_embedding_service_pb2.CreateEmbeddingsResponse]]:
         """Embeds texts for a caller from outside, in the words of OpenAI's embeddings. MODEL_NOT_FOUND for an unknown handle;
-        INVALID_ARGUMENT for a number of dimensions that the model does not have; LLM_UNAVAILABLE when the embedder cannot be reached.
+        INVALID_ARGUMENT for a number of dimensions that the model does not have; LLM_UNAVAILABLE when the embedder cannot be reached;
+        BUDGET_EXCEEDED where a budget of the caller is spent.
         """
 
 def add_EmbeddingServiceServicer_to_server(servicer: EmbeddingServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

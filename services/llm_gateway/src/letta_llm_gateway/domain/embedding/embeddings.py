@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -58,14 +59,31 @@ class Embeddings:
         self._lines: dict[tuple[str, str], Line] = {}
 
     async def embed(
-        self, actor: Actor | None, handle: str, texts: Sequence[str], *, background: bool = False
+        self,
+        actor: Actor | None,
+        handle: str,
+        texts: Sequence[str],
+        *,
+        background: bool = False,
+        within_budget: bool = False,
     ) -> Embedded:
         """Embed texts. Raises ModelNotFound, CapabilityMissing, RateLimited, or what the vendor's refusal means.
+
+        BudgetExceeded where it is to be within the budgets of the actor, which memory's own work is not held to.
 
         Without a handle it is the deployment's default, whatever the organization chose: what was embedded without a
         name must be found without one, also by work of nobody.
         """
         embedder = await self._models.embedder(actor, handle or self._models.default_embedding_handle)
+        async with AsyncExitStack() as ends:
+            if within_budget and self._book is not None and actor is not None:
+                size = sum(map(_size, texts))
+                await ends.enter_async_context(self._book.held(actor, embedder, size))
+            return await self._embedded(actor, embedder, texts, background=background)
+
+    async def _embedded(
+        self, actor: Actor | None, embedder: AccountEmbedder, texts: Sequence[str], *, background: bool
+    ) -> Embedded:
         line = self._line(embedder, await self._models.embedding_provider(embedder))
         window = limits_of(embedder.account.provider_type, embedder.name).window
         owner = actor.organization_id if actor else ""
@@ -75,10 +93,7 @@ class Embeddings:
             call.found[key] = await asyncio.shield(item.made)
         if self._book is not None and call.new and actor is not None:
             self._book.book(actor, embedder, sum(item.size for item in call.new))
-        joined = [
-            mean([call.found[key] for key, _ in text], [len(piece.encode(errors="surrogatepass")) for _, piece in text])
-            for text in cut
-        ]
+        joined = [mean([call.found[key] for key, _ in text], [_size(piece) for _, piece in text]) for text in cut]
         return Embedded([unit(vector) for vector in joined], embedder.handle)
 
     async def close(self) -> None:
@@ -97,7 +112,7 @@ class Embeddings:
             item = self._asked.get(key)
             if item is None:
                 made = asyncio.get_running_loop().create_future()
-                item = Item(key, piece, call, made, len(piece.encode(errors="surrogatepass")))
+                item = Item(key, piece, call, made, _size(piece))
                 call.new.append(item)
             elif not call.background:
                 call.hurried.append(item)
@@ -124,3 +139,7 @@ class Embeddings:
             limits = limits_of(embedder.account.provider_type, embedder.name)
             line = self._lines[key] = Line(provider, embedder.name, limits, self._options.line)
         return line
+
+
+def _size(text: str) -> int:
+    return len(text.encode(errors="surrogatepass"))

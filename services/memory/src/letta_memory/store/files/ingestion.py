@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 
 from letta.memory.v1.file_pb2 import File, FileStatus
@@ -74,7 +75,7 @@ class SqlReadingStore:
             rows = await self._db.hot(_PARTS, (org, file_id, len(found), len(found) + _PARTS_AT_ONCE))
             if not rows:
                 break
-            found += [await self._parts.read(KeptPart(*row)) for row in rows]
+            found += await asyncio.gather(*(self._parts.read(KeptPart(*row)) for row in rows))
         return b"".join(found)
 
     async def forget(self, reading: Reading) -> None:
